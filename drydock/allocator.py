@@ -1,0 +1,398 @@
+"""One decision for one lease: use a free resource, wait for my build, build, share, reclaim, or wait.
+
+`candidates` says which blueprints could serve a demand; it changes only when what is offered changes. `Decision`s are
+made by an `Allocator` inside one writing transaction, by indexed look-ups alone: no pool, lock table or history is
+ever loaded. Nothing here runs a blueprint's code; what a builder proposes is handed in as `Proposal`s.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from .attributes import canonical, fits
+from .endings import start_destroying
+from .errors import ConfigError, NeverPossible, NoBlueprint, NotFound, SlotLockHeld, StatusChanged, quoted
+from .model import Attributes, Blueprint, Demand, LeaseStatus, ResourceStatus
+from .slots import SlotLock
+from .slots import load as load_locks
+from .store.base import Store
+from .store.offers import UNLIMITED, Shape, Site
+from .store.resources import Idle, Room
+
+#: a seat is a slot lock up to so many seats; beyond, only the count of leases on the resource limits them
+MOST_SEAT_LOCKS = 64
+#: how many free things of one shape are tried in one decision, when slot locks of other origin are in the way
+MOST_TRIES = 8
+#: one is nearly always enough, and cheaper to fetch
+FEW_THEN_MORE = (1, MOST_TRIES)
+
+
+class Candidate(NamedTuple):
+    """A blueprint that could serve a demand, and where its fitting things are found."""
+
+    blueprint: Blueprint
+    shapes: tuple[int, ...]
+    traits: Attributes  #: wanted pairs that no shape decides; each thing must be looked at
+    capacity: int | None  #: most leases of this demand at once; None: no bound
+
+
+class Candidates(NamedTuple):
+    """All blueprints that could ever serve a demand, switched-off ones included."""
+
+    config: int
+    all: tuple[Candidate, ...]
+
+    @property
+    def enabled(self) -> list[Candidate]:
+        return [c for c in self.all if c.blueprint.enabled]
+
+    @property
+    def capacity(self) -> int | None:
+        bounds = [c.capacity for c in self.all]
+        return None if None in bounds else sum(b for b in bounds if b is not None)
+
+
+class Proposal(NamedTuple):
+    """A resource that could be built: a plan that a builder made, or a binding chosen beforehand."""
+
+    blueprint: int
+    name: str
+    slot_locks: tuple[SlotLock, ...]
+    lease_locks: str
+    attributes: Attributes
+    shape: int
+    site: Site | None = None
+
+
+class Lab(NamedTuple):
+    """The race laboratory: how a decision is to be spoilt on purpose. See `engine.Engine.lease`."""
+
+    delay_seconds: float = 0.0
+    slot_locks: bool = True
+
+
+class Act(Enum):
+    """What came of a decision."""
+
+    GRANTED = "granted"
+    WORK = "work"  # a hook of `Decision.resource` must run before it can go on
+    PLANS = "plans"  # builders must say first what they could build
+    AGAIN = "again"  # something was lost or freed just now; decide once more
+    WAIT = "wait"
+
+
+class Decision(NamedTuple):
+    act: Act
+    resource: int | None = None
+    again_at: float | None = None  #: with WAIT: when time alone changes the answer
+    ready: bool = True  #: with GRANTED: False while the blueprint must prepare the resource for the lease
+
+
+class Lost(NamedTuple):
+    """A slot lock that somebody else held when it was needed."""
+
+    lease: int
+    blueprint: str
+    key: str
+    holder: str
+
+
+def candidates(store: Store, demand: Demand) -> Candidates:
+    """Who could ever serve `demand`.
+
+    Raises `NoBlueprint` when no blueprint makes the type, `NotFound` for a blueprint that is named and not there,
+    `ConfigError` for one that makes another type, `NeverPossible` when none of them can ever have such a thing.
+    """
+    config = store.offers.config()
+    blueprints = store.offers.blueprints()
+    named = {b.name: b for b in blueprints}
+    for name in demand.blueprints:
+        if name not in named:
+            raise NotFound("blueprint", name)
+        if named[name].type != demand.type:
+            raise ConfigError(f"blueprint {quoted(name)} makes {quoted(named[name].type)}, not {quoted(demand.type)}")
+    chosen = [b for b in blueprints if b.type == demand.type and (not demand.blueprints or b.name in demand.blueprints)]
+    if not chosen:
+        raise NoBlueprint(demand.type, {b.type for b in blueprints})
+    possible = tuple(c for c in (_candidate(store, b, demand.attributes) for b in chosen) if c)
+    if not possible:
+        what = f" with {canonical(demand.attributes)}" if demand.attributes else ""
+        names = ", ".join(quoted(b.name) for b in chosen)
+        raise NeverPossible(f"no {demand.type}{what} can ever come from {names}; see: drydock bindings")
+    return Candidates(config, possible)
+
+
+def _candidate(store: Store, blueprint: Blueprint, wanted: Attributes) -> Candidate | None:
+    shapes = store.offers.shapes(blueprint.id)
+    if not blueprint.pooled:
+        seats = blueprint.seats
+        bound = None if blueprint.limit is None or seats is None else blueprint.limit * seats
+        return Candidate(blueprint, tuple(s.id for s in shapes), wanted, bound)
+    decided = {name for shape in shapes for name in shape.attributes}
+    traits = {name: value for name, value in wanted.items() if name not in decided}
+    fitting = [s for s in shapes if s.things and fits(s.attributes, {n: v for n, v in wanted.items() if n in decided})]
+    things = _count_things(store, fitting, traits)
+    if not things:
+        return None
+    if blueprint.limit is not None:
+        things = min(things, blueprint.limit)
+    bound = None if blueprint.seats is None else things * blueprint.seats
+    return Candidate(blueprint, tuple(s.id for s in fitting), traits, bound)
+
+
+def _count_things(store: Store, shapes: Sequence[Shape], traits: Attributes) -> int:
+    if not traits:
+        return sum(s.things for s in shapes)
+    return len(sites_with(store, tuple(s.id for s in shapes), traits))
+
+
+def free_sites(store: Store, candidate: Candidate, most: int) -> list[Site]:
+    """Free bindings that fit: up to `most` of each shape, or all with the wanted traits."""
+    if candidate.traits:
+        return [site for site, free, _ in sites_with(store, candidate.shapes, candidate.traits) if free]
+    return [site for shape in candidate.shapes for site in store.offers.free_sites(shape, most)]
+
+
+def sites_with(store: Store, shapes: tuple[int, ...], traits: Attributes) -> list[tuple[Site, bool, int | None]]:
+    """The listed bindings of these shapes that have all `traits`: each, whether it is free, and who holds it."""
+    name, value = next(iter(traits.items()))
+    found = store.offers.sites_with_trait(name, canonical(value), shapes)
+    return [entry for entry in found if fits(entry[0].attributes, traits)]
+
+
+def lease_locks(room: Room) -> tuple[SlotLock, ...]:
+    """What a lease on this resource must hold: a numbered seat, where they are few enough to number, and its terms."""
+    terms = load_locks(room.lease_locks)
+    if room.seats > MOST_SEAT_LOCKS:
+        return terms
+    return (SlotLock(f"seat(resource:{room.id})", room.seats), *terms)
+
+
+class Allocator:
+    """Decides inside the transaction that its maker has open, for the leases it is asked about, one after the other.
+
+    `proposals` are what builders would build, best first; None means that nobody has asked them yet. `lost` collects
+    the slot locks that were lost on the way, for the maker to record when all that was lost is undone.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        possible: Candidates,
+        wanted: Attributes,
+        *,
+        process: str | None = None,
+        proposals: Iterable[Proposal] | None = None,
+        lab: Lab | None = None,
+    ) -> None:
+        self.store = store
+        self.candidates = possible.enabled
+        self.wanted = wanted
+        self.process = process
+        self.proposals = None if proposals is None else list(proposals)
+        self.lab = lab or Lab()
+        self.lost: list[Lost] = []
+        self._keys_lost: set[str] = set()
+
+    def decide(self, lease: int) -> Decision:
+        """Take the first step for `lease` that is possible now, in the order that the module names."""
+        return (
+            self._use(lease, shared=False)
+            or self._wait_for_my_build(lease)
+            or self._build(lease)
+            or self._use(lease, shared=True)
+            or self._wait_for_my_reclaim(lease)
+            or self.reclaim(lease)
+        )
+
+    def reclaim(self, lease: int) -> Decision:
+        """Make one idle resource go whose end gives room for `lease`: the least recently used that is past its grace."""
+        # A lost race leaves room behind; only what is really full makes somebody else's idle resource go.
+        if self.lost and self.proposals is not None:
+            return Decision(Act.AGAIN)
+        now = self.store.clock()
+        idle = [found for c in self.candidates for found in self._idle(c)]
+        due = sorted((found.idle_since, found.id) for found in idle if found.idle_since + found.grace <= now)
+        if not due:
+            return Decision(Act.WAIT, again_at=min((f.idle_since + f.grace for f in idle), default=None))
+        id = due[0][1]
+        start_destroying(self.store, id, ResourceStatus.ACTIVE, "resource.reclaimed", lease=lease, worker=self.process)
+        return self._wait_for_my_reclaim(lease) or Decision(Act.AGAIN)
+
+    # ---- the steps
+
+    def _use(self, lease: int, *, shared: bool) -> Decision | None:
+        for most in FEW_THEN_MORE:
+            rooms = [(room, c) for c in self.candidates for room in self._rooms(c, most, shared=shared)]
+            if not rooms:
+                return None
+            for room, candidate in sorted(rooms, key=lambda entry: (entry[0].used, entry[0].idle_since)):
+                if self._granted(lease, room, candidate.blueprint):
+                    return _granted(room.id, candidate.blueprint)
+        return None
+
+    def _wait_for_my_build(self, lease: int) -> Decision | None:
+        building = self.store.resources.built_for(lease)
+        return None if building is None else Decision(Act.WORK, building)
+
+    def _wait_for_my_reclaim(self, lease: int) -> Decision | None:
+        going = self.store.resources.reclaimed_for(lease)
+        return None if going is None else Decision(Act.WORK, going)
+
+    def _build(self, lease: int) -> Decision | None:
+        if self.proposals is None and any(not c.blueprint.pooled and not self._is_full(c) for c in self.candidates):
+            return Decision(Act.PLANS)
+        while self.proposals:
+            proposal = self.proposals.pop(0)
+            candidate = next((c for c in self.candidates if c.blueprint.id == proposal.blueprint), None)
+            if candidate and (decision := self._built(lease, candidate.blueprint, proposal)):
+                return decision
+        for candidate in self.candidates:
+            if candidate.blueprint.pooled and (decision := self._build_on_a_binding(lease, candidate)):
+                return decision
+        return None
+
+    def _build_on_a_binding(self, lease: int, candidate: Candidate) -> Decision | None:
+        for most in FEW_THEN_MORE:
+            sites = free_sites(self.store, candidate, most)
+            if not sites:
+                return None
+            for site in sites:
+                if decision := self._built(lease, candidate.blueprint, site_proposal(site)):
+                    return decision
+        return None
+
+    # ---- how they choose
+
+    def _rooms(self, candidate: Candidate, most: int, *, shared: bool) -> list[Room]:
+        resources, traits = self.store.resources, candidate.traits
+        if candidate.blueprint.pooled and traits:
+            found = (resources.room(r) for _, _, r in sites_with(self.store, candidate.shapes, traits) if r)
+            return [room for room in found if room and room.shape in candidate.shapes and bool(room.used) == shared]
+        # A builder's resources are as many as its limit says, so looking at the attributes of each is no load.
+        most = UNLIMITED if traits else most
+        rooms = [r for shape in candidate.shapes for r in resources.with_room(shape, shared=shared, most=most)]
+        return [room for room in rooms if fits(json.loads(room.attributes), traits)] if traits else rooms
+
+    def _idle(self, candidate: Candidate) -> list[Idle]:
+        """Idle resources that do not fit, and whose end would make room for one that does."""
+        resources, blueprint = self.store.resources, candidate.blueprint
+        found: list[Idle] = []
+        if not blueprint.pooled or self._is_full(candidate):
+            shapes = self.store.offers.shapes(blueprint.id)
+            idle = (entry for shape in shapes for entry in resources.idle(shape.id, MOST_TRIES))
+            found += [entry for entry in idle if not fits(json.loads(entry.attributes), self.wanted)]
+        if blueprint.pooled:
+            found += filter(None, (resources.idle_in_the_way(shape) for shape in candidate.shapes))
+        return found
+
+    def _is_full(self, candidate: Candidate) -> bool:
+        limit = candidate.blueprint.limit
+        return limit is not None and self.store.offers.live(candidate.blueprint.id) >= limit
+
+    # ---- how they commit
+
+    def _granted(self, lease: int, room: Room, blueprint: Blueprint) -> bool:
+        if self._keys_lost.intersection(lock.key for lock in lease_locks(room)):
+            return False
+        try:
+            with self.store.attempt():
+                self._grant(lease, room, blueprint)
+            return True
+        except SlotLockHeld as lost:
+            self._note(lease, blueprint, lost)
+            return False
+
+    def _built(self, lease: int, blueprint: Blueprint, proposal: Proposal) -> Decision | None:
+        if self._keys_lost.intersection(lock.key for lock in proposal.slot_locks):
+            return None
+        try:
+            with self.store.attempt():
+                if not self.store.offers.take_room(blueprint.id):
+                    return None
+                resource = self._add(lease, blueprint, proposal)
+                if "activate" in blueprint.hooks:
+                    return Decision(Act.WORK, resource)
+                room = self.store.resources.room(resource)
+                assert room is not None
+                self._grant(lease, room, blueprint)
+            return _granted(resource, blueprint)
+        except SlotLockHeld as lost:
+            self._note(lease, blueprint, lost)
+            return None
+
+    def _grant(self, lease: int, room: Room, blueprint: Blueprint) -> None:
+        grant(self.store, lease, room, blueprint, self._take(lease_locks(room), f"lease:{lease}"), self.process)
+
+    def _add(self, lease: int, blueprint: Blueprint, proposal: Proposal) -> int:
+        ready = "activate" not in blueprint.hooks
+        resource = self.store.resources.add(
+            blueprint=blueprint.id,
+            binding=proposal.site.id if proposal.site else None,
+            shape=proposal.shape,
+            name=proposal.name,
+            type=blueprint.type,
+            status=ResourceStatus.ACTIVE if ready else ResourceStatus.PENDING,
+            attributes=proposal.attributes,
+            lease_locks=proposal.lease_locks,
+            seats=blueprint.seats,
+            fence=proposal.site.fence if proposal.site else 0,
+            built_for=lease,
+            worker=None if ready else self.process,
+        )
+        self.store.resources.set_slot_locks(resource, self._take(proposal.slot_locks, f"resource:{resource}"))
+        if proposal.site:
+            self.store.offers.hold(proposal.site.slot_lock, resource)
+        event = "resource.activated" if ready else "resource.building"
+        self.store.events.add(event, lease=lease, resource=resource, blueprint=blueprint.name, name=proposal.name)
+        return resource
+
+    def _take(self, locks: Iterable[SlotLock], holder: str) -> list[str]:
+        if self.lab.slot_locks:
+            return self.store.slot_locks.take(locks, holder)
+        return self.store.slot_locks.resolve(locks, holder)
+
+    def _note(self, lease: int, blueprint: Blueprint, lost: SlotLockHeld) -> None:
+        self._keys_lost.update(lost.held)
+        self.lost += [Lost(lease, blueprint.name, key, holder) for key, holder in lost.held.items()]
+
+
+def _granted(resource: int, blueprint: Blueprint) -> Decision:
+    return Decision(Act.GRANTED, resource, ready="activate_lease" not in blueprint.hooks)
+
+
+def site_proposal(site: Site) -> Proposal:
+    """The proposal to build on a binding."""
+    return Proposal(
+        site.blueprint,
+        site.name,
+        (SlotLock(site.slot_lock),),
+        site.lease_locks,
+        site.attributes,
+        site.shape,
+        site,
+    )
+
+
+def grant(store: Store, lease: int, room: Room, blueprint: Blueprint, keys: Sequence[str], process: str | None) -> None:
+    """Give `lease` a seat, the slot locks `keys` being taken: status, fence and event in one step.
+
+    Raises `StatusChanged` when the lease does not wait any more, or the resource has no seat any more.
+    """
+    fence = store.resources.take_seat(room.id)
+    if fence is None:
+        raise StatusChanged("resource", room.id, (ResourceStatus.ACTIVE,), "full or not in use")
+    prepare = "activate_lease" in blueprint.hooks
+    columns: dict[str, Any] = {
+        "resource": room.id,
+        "fence": fence,
+        "slot_locks": json.dumps(keys),
+        "granted_at": store.clock(),
+    }
+    if prepare:
+        columns["worker"] = process
+    status = LeaseStatus.ACQUIRED if prepare else LeaseStatus.ACTIVE
+    store.move("lease", lease, LeaseStatus.PENDING, status, **columns)
+    event = "lease.acquired" if prepare else "lease.activated"
+    store.events.add(event, lease=lease, resource=room.id, blueprint=blueprint.name, fence=fence)

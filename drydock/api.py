@@ -1,0 +1,219 @@
+"""The Python API: `connect()` a store, `lease()` a thing, use it, and it is given back.
+
+    with drydock.connect() as dock:
+        with dock.lease("host", attributes={"arch": "arm64"}, wait=60) as lease:
+            deploy(lease.resource.attributes["address"], fence=lease.fence)
+
+A lease ends with the process that took it, also when that is killed, unless `detach=True`. A connection belongs to the
+thread that opened it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, overload
+
+from .applying import Change
+from .config import parse_pool, read_pool_file
+from .engine import Engine
+from .errors import LeaseLost, NotFound
+from .model import Demand, LeaseStatus, Resource, SlotLockRow
+from .model import Lease as LeaseRow
+from .owner import default_owner
+from .store import open_store
+
+
+def connect(store: str | None = None) -> "Connection":
+    """Open the store at this path or URL; None: `DRYDOCK_STORE`, else the default. Raises `StoreError` and its kin."""
+    return Connection(Engine(open_store(store)))
+
+
+class Connection:
+    """An open store. A context manager that closes it; leases taken through it are not ended by that."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        engine.tidy()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<drydock.Connection {self._engine.store.address}>"
+
+    def close(self) -> None:
+        """Let go of the store. Leases that are bound to this process end with it. May be called twice."""
+        self._engine.store.close()
+
+    def apply(self, pool: str | os.PathLike[str] | Mapping[str, Any], *, prune: bool = False) -> list[Change]:
+        """Offer what a pool file says: its path, or its content as a dict. Returns what changed."""
+        given = parse_pool(pool, "pool") if isinstance(pool, Mapping) else read_pool_file(Path(pool))
+        return self._engine.apply(given, prune=prune)
+
+    @overload
+    def lease(
+        self,
+        type: str,
+        *,
+        blueprint: str | Sequence[str] | None = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        owner: str | None = ...,
+        wait: float | None = ...,
+        detach: bool = ...,
+    ) -> "Lease": ...
+    @overload
+    def lease(
+        self,
+        type: str,
+        *,
+        blueprint: str | Sequence[str] | None = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        owner: str | None = ...,
+        wait: float | None = ...,
+        count: int,
+        detach: bool = ...,
+    ) -> "Lease | Leases": ...
+    def lease(
+        self,
+        type: str,
+        *,
+        blueprint: str | Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        owner: str | None = None,
+        wait: float | None = None,
+        count: int = 1,
+        detach: bool = False,
+    ) -> "Lease | Leases":
+        """Hold a thing of `type`; with `count` over 1, so many of them or none.
+
+        `blueprint`: only from this one, or these. `attributes`: it must have these pairs. `wait`: seconds; None waits
+        as long as it takes, 0 not at all. `detach`: the lease outlives this process.
+
+        Raises `NothingFree` when time is up; `NoBlueprint`, `NotFound`, `NeverPossible` when waiting cannot help;
+        `ConfigError` for what cannot be meant; `BlueprintError` when what should be built cannot be.
+        """
+        names = () if blueprint is None else (blueprint,) if isinstance(blueprint, str) else tuple(blueprint)
+        granted = self._engine.lease(
+            Demand(type, names, attributes or {}),
+            owner=default_owner() if owner is None else owner,
+            count=count,
+            wait_seconds=wait,
+            keep=detach,
+        )
+        leases = [Lease(self._engine, row) for row in granted]
+        return leases[0] if count == 1 else Leases(leases)
+
+    def leases(self) -> list[LeaseRow]:
+        """Every lease that is not over, oldest first."""
+        return self._engine.store.leases.live()
+
+    def resources(self) -> list[Resource]:
+        """Every resource that is not destroyed."""
+        return self._engine.store.resources.live()
+
+    def locks(self) -> list[SlotLockRow]:
+        """Every slot lock that is held."""
+        return self._engine.store.slot_locks.all()
+
+    def release(self, id: int) -> bool:
+        """Give back the lease `id`. False if it was over already. Raises `NotFound` if there never was one."""
+        return self._engine.release(id)
+
+
+class Lease:
+    """A lease that is held. A context manager that releases it."""
+
+    def __init__(self, engine: Engine, row: LeaseRow) -> None:
+        self._engine, self._row = engine, row
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<drydock.Lease {self.id} {self.resource.type} {self.resource.name} fence {self.fence}>"
+
+    @property
+    def id(self) -> int:
+        return self._row.id
+
+    @property
+    def fence(self) -> int:
+        """A number that grows with every grant of this resource."""
+        return self._row.fence or 0
+
+    @property
+    def resource(self) -> Resource:
+        """What is held, as it was when it was granted."""
+        assert self._row.resource is not None
+        return self._row.resource
+
+    @property
+    def status(self) -> LeaseStatus:
+        """Where the lease stands now."""
+        now = self._engine.store.leases.ending(self.id)
+        if now is None:
+            raise NotFound("lease", self.id)
+        return now.status
+
+    def release(self) -> bool:
+        """Give it back. False if it was over already. May be called twice."""
+        return self._engine.release(self.id)
+
+    def verify(self) -> None:
+        """Raise `LeaseLost` unless the lease is still active."""
+        status = self.status
+        if status is not LeaseStatus.ACTIVE:
+            raise LeaseLost(self.id, f"it is {status}")
+
+
+class Leases(Sequence[Lease]):
+    """Several leases that were granted together. A context manager that releases them all."""
+
+    def __init__(self, leases: Sequence[Lease]) -> None:
+        self._leases = tuple(leases)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._leases)
+
+    @overload
+    def __getitem__(self, index: int) -> Lease: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Lease, ...]: ...
+    def __getitem__(self, index: int | slice) -> Lease | tuple[Lease, ...]:
+        return self._leases[index]
+
+    def __repr__(self) -> str:
+        return f"<drydock.Leases {', '.join(str(lease.id) for lease in self._leases)}>"
+
+    def release(self) -> None:
+        """Give them all back; the first error is raised after all were tried."""
+        errors = []
+        for lease in self._leases:
+            try:
+                lease.release()
+            except Exception as error:  # noqa: BLE001 - the others must be released all the same
+                errors.append(error)
+        if errors:
+            raise errors[0]

@@ -1,0 +1,169 @@
+"""The command line: one small file for each command, and here what all have in common: names, and how it ends."""
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from .. import errors
+from . import apply, doctor, lease, lists, release, show_one, switch
+from .app import App, Terminated
+
+#: what a program may rely on; a class that is not named here counts as its nearest base
+EXIT_CODES: dict[type[BaseException], int] = {
+    errors.DrydockError: 1,
+    errors.ConfigError: 2,
+    errors.NothingFree: 3,
+    errors.NeverPossible: 3,
+    errors.Conflict: 4,
+    errors.NotFound: 5,
+    errors.NoBlueprint: 5,
+    errors.BlueprintError: 6,
+    errors.StoreError: 7,
+    errors.StoreDamaged: 8,
+    errors.Refused: 9,
+}
+CANNOT_WRITE_OUTPUT = 74
+OUT_OF_MEMORY = 71
+INTERRUPTED = 130
+
+EPILOG = """\b
+Exit codes: 0 done, 2 bad usage or input, 3 nothing free in time or never possible, 4 conflict,
+5 not found, 6 a blueprint failed, 7 store or file unavailable, 8 store damaged or of another
+version, 9 refused for safety, 128+n ended by signal n."""
+
+
+class Commands(click.Group):
+    """A group that guesses what a mistyped command was meant to be."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"; did you mean {errors.quoted(close[0])}?" if close else "; see: drydock --help"
+            raise click.UsageError(f"unknown command {errors.quoted(args[0])}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option("--store", metavar="PATH", help="The store. [default: $DRYDOCK_STORE, else below ~/.local/state]")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=lambda c, _, v: _version(c, v))
+@click.pass_context
+def drydock(ctx: click.Context, store: str | None) -> None:
+    """Hand each process exactly one of your shared things, never the same one twice.
+
+    \b
+    drydock apply pool.toml             offer what the pool file says
+    drydock lease --type host           wait for a host and hold it
+    drydock leases                      who holds what
+    drydock release 12                  give it back
+    """
+    ctx.obj = App(store)
+    ctx.call_on_close(ctx.obj.close)
+
+
+for command in (
+    apply.apply,
+    lease.lease,
+    release.release,
+    release.release_resource,
+    release.reclaim,
+    lists.leases,
+    lists.resources,
+    lists.blueprints,
+    lists.bindings,
+    lists.locks,
+    lists.log,
+    show_one.show,
+    switch.disable,
+    switch.enable,
+    doctor.doctor,
+):
+    drydock.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script: run one command and exit with its code. No traceback reaches a user without DRYDOCK_DEBUG."""
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        code = _cannot_write(error)
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; what went wrong is told on stderr."""
+    try:
+        result = drydock.main(args=arguments, prog_name="drydock", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return 2
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "drydock"
+        return _fail(f"{errors.printable(error.format_message())}; see: {path} --help", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Terminated as ended:
+        return 128 + ended.signal
+    except errors.DrydockError as error:
+        return _told(error)
+    except BrokenPipeError:
+        return _reader_is_gone()
+    except MemoryError:
+        return _fail("out of memory", OUT_OF_MEMORY)
+    except OSError as error:
+        return _cannot_write(error)
+    except Exception as error:  # noqa: BLE001 - the last wall: a bug of ours ends in a sentence too
+        if os.environ.get("DRYDOCK_DEBUG") == "1":
+            raise
+        what = errors.printable(f"{type(error).__name__}: {error}")
+        return _fail(f"a bug in drydock: {what}; run again with DRYDOCK_DEBUG=1 and report what it prints", 1)
+
+
+def _told(error: errors.DrydockError) -> int:
+    if os.environ.get("DRYDOCK_DEBUG") == "1":
+        raise error
+    code = next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+    return _fail(str(error), code)
+
+
+def _fail(sentence: str, code: int) -> int:
+    try:
+        click.echo(f"drydock: {sentence}", err=True)
+    except (OSError, ValueError):
+        return code
+    return code
+
+
+def _cannot_write(error: OSError | ValueError) -> int:
+    if isinstance(error, BrokenPipeError):
+        return _reader_is_gone()
+    _silence_stdout()
+    return _fail(f"cannot write output: {getattr(error, 'strerror', None) or error}", CANNOT_WRITE_OUTPUT)
+
+
+def _reader_is_gone() -> int:
+    _silence_stdout()
+    return 128 + 13
+
+
+def _silence_stdout() -> None:
+    # The interpreter flushes stdout once more when it exits, and would complain about the same thing again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _version(ctx: click.Context, wanted: Any) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from .. import __version__
+
+        click.echo(f"drydock {__version__}")
+        ctx.exit()

@@ -1,0 +1,113 @@
+"""What every command gets: the store and the engine, opened when first asked for, and the options that all share.
+
+Slow imports are late, and here: a command that needs no engine does not load one.
+"""
+
+import re
+import signal
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from ..errors import ConfigError, quoted
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+    from ..store.base import Store
+
+LARGEST_ID = 2**63 - 1
+_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+
+
+class Terminated(BaseException):
+    """A signal asked the command to end; it unwinds like ^C does, so that nothing is left behind."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
+        super().__init__(f"ended by signal {number}")
+
+
+class App:
+    """The context object of every command."""
+
+    def __init__(self, store: str | None = None) -> None:
+        self.address = store
+        self.json = False
+
+    @cached_property
+    def store(self) -> "Store":
+        from ..store import open_store
+
+        return open_store(self.address)
+
+    @cached_property
+    def engine(self) -> "Engine":
+        """The engine, after it has finished what others left."""
+        from ..engine import Engine
+
+        engine = Engine(self.store)
+        engine.tidy()
+        return engine
+
+    def close(self) -> None:
+        if "store" in self.__dict__:
+            self.store.close()
+
+
+def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--store` and `--json`, wherever on the line the user writes them."""
+
+    def use_store(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.find_object(App).address = value  # type: ignore[union-attr]
+
+    def use_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        ctx.find_object(App).json = value  # type: ignore[union-attr]
+
+    command = click.option(
+        "--json", is_flag=True, expose_value=False, callback=use_json, help="One JSON object per line."
+    )(command)
+    return click.option(
+        "--store", metavar="PATH", expose_value=False, callback=use_store, help="The store. [default: $DRYDOCK_STORE]"
+    )(command)
+
+
+class Id(click.ParamType):
+    """The id of a lease or resource: a whole number, or `lease:12`."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.name = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return parse_id(str(value), self.kind)
+
+
+def parse_id(text: str, kind: str) -> int:
+    """The number in `text`, which may begin with "lease:". Raises `ConfigError`."""
+    number = text.removeprefix(f"{kind}:")
+    if not _ID.fullmatch(number) or int(number) > LARGEST_ID:
+        raise ConfigError(f"not a {kind} id: {quoted(text)}; list them with: drydock {kind}s")
+    return int(number)
+
+
+def end_on_signals() -> None:
+    """From now on SIGTERM and SIGHUP unwind the command, as ^C does."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # once is enough; a second one must not interrupt the clean-up
+        raise Terminated(number)
+
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, end)
+
+
+def stdout_is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+pass_app = click.pass_obj

@@ -1,0 +1,199 @@
+"""drydock leases, resources, blueprints, bindings, locks, log: who holds what, and what happened."""
+
+import click
+
+from .app import App, pass_app, shared_options
+
+MOST_FINISHED = 1000
+
+
+@click.command()
+@click.option("--all", "-a", "everything", is_flag=True, help=f"With those that are over: the newest {MOST_FINISHED}.")
+@click.option("--owner", metavar="NAME", help="Only those of this owner.")
+@shared_options
+@pass_app
+def leases(app: App, everything: bool, owner: str | None) -> None:
+    """List leases: who holds what since when, and who waits.
+
+    \b
+    drydock leases
+    drydock leases --owner ci@runner7 --json
+    """
+    from . import objects, show
+
+    found = app.store.leases.latest(MOST_FINISHED) if everything else app.store.leases.live()
+    found = [lease for lease in found if owner is None or lease.owner == owner]
+    if app.json:
+        show.json_lines(map(objects.lease, found))
+        return
+    show.table(
+        ("id", "status", "type", "resource", "blueprint", "owner", "age", "held", "wanted"),
+        [
+            (
+                lease.id,
+                lease.status,
+                lease.type,
+                lease.resource and lease.resource.name,
+                lease.resource and lease.resource.blueprint,
+                lease.owner,
+                show.ago(lease.created_at),
+                show.ago(lease.granted_at, lease.ended_at),
+                lease.attributes,
+            )
+            for lease in found
+        ],
+        empty="no leases",
+    )
+
+
+@click.command()
+@click.option("--all", "-a", "everything", is_flag=True, help=f"With those that are gone: the newest {MOST_FINISHED}.")
+@shared_options
+@pass_app
+def resources(app: App, everything: bool) -> None:
+    """List resources: what is under management, and in which state.
+
+    \b
+    drydock resources
+    """
+    from . import objects, show
+
+    found = app.store.resources.latest(MOST_FINISHED) if everything else app.store.resources.live()
+    if app.json:
+        show.json_lines(map(objects.resource, found))
+        return
+    show.table(
+        ("id", "status", "type", "name", "blueprint", "leases", "idle", "attributes"),
+        [
+            (
+                resource.id,
+                resource.status,
+                resource.type,
+                resource.name,
+                resource.blueprint,
+                f"{resource.used} of {resource.seats or 'any'}",
+                "-" if resource.used else show.ago(resource.idle_since),
+                resource.attributes,
+            )
+            for resource in found
+        ],
+        empty="no resources",
+    )
+
+
+@click.command()
+@click.option("--kinds", is_flag=True, help="List the kinds that blueprints can be of, and where each comes from.")
+@shared_options
+@pass_app
+def blueprints(app: App, kinds: bool) -> None:
+    """List blueprints, or with --kinds what they can be made of.
+
+    \b
+    drydock blueprints
+    drydock blueprints --kinds
+    """
+    from . import objects, show
+
+    if kinds:
+        _kinds(app)
+        return
+    found = app.store.offers.blueprints()
+    if app.json:
+        show.json_lines(map(objects.blueprint, found))
+        return
+    show.table(
+        ("name", "kind", "type", "enabled", "resources", "limit", "seats"),
+        [(b.name, b.kind, b.type, b.enabled, b.live, b.limit, b.seats or "unlimited") for b in found],
+        empty="no blueprints; add some with: drydock apply FILE",
+    )
+
+
+def _kinds(app: App) -> None:
+    from ..discovery import describe_kinds
+    from . import show
+
+    found = describe_kinds()
+    if app.json:
+        show.json_lines(found)
+        return
+    show.table(
+        ("kind", "type", "from", "about"),
+        [(k["kind"], k["type"], k["origin"], k["error"] or k["summary"]) for k in found],
+        empty="no kinds are installed",
+    )
+
+
+@click.command()
+@shared_options
+@pass_app
+def bindings(app: App) -> None:
+    """List bindings: the real things that pools hand out, and which resource stands on each.
+
+    \b
+    drydock bindings
+    """
+    from . import objects, show
+
+    found = app.store.offers.bindings()
+    if app.json:
+        show.json_lines(map(objects.binding, found))
+        return
+    show.table(
+        ("name", "blueprint", "enabled", "resource"),
+        [(b.name, b.blueprint, b.enabled, b.resource) for b in found],
+        empty="no bindings; add some with: drydock apply FILE",
+    )
+
+
+@click.command()
+@shared_options
+@pass_app
+def locks(app: App) -> None:
+    """List the slot locks that are held, and by whom.
+
+    \b
+    drydock locks
+    """
+    from . import show
+
+    found = app.store.slot_locks.all()
+    if app.json:
+        from . import objects
+
+        show.json_lines(map(objects.lock, found))
+        return
+    show.table(
+        ("key", "holder", "for"),
+        [(k.key, k.holder, show.ago(k.taken_at)) for k in found],
+        empty="no slot locks are held",
+    )
+
+
+@click.command()
+@click.argument("about", required=False, metavar="[lease:N|resource:N]")
+@click.option("--event", metavar="NAME", help="Only events of this name, such as slot-lock.lost.")
+@click.option(
+    "--lines", "-n", default=50, show_default=True, type=click.IntRange(1, 100_000), help="So many, the newest."
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on as things happen, until ^C.")
+@shared_options
+@pass_app
+def log(app: App, about: str | None, event: str | None, lines: int, follow: bool) -> None:
+    """Show what happened: every decision, with the ids that it was about.
+
+    \b
+    drydock log
+    drydock log lease:12
+    drydock log --event slot-lock.lost --json
+    """
+    from .history import events_about, print_events
+
+    newest = events_about(app, about, lines) if about else app.store.events.latest(lines, event=event)
+    print_events(app, newest)
+    last = app.store.events.latest(1)
+    seen = last[0].id if last else 0
+    while follow:
+        app.store.wait_for_news(3600.0)
+        fresh = app.store.events.after(seen)
+        seen = fresh[-1].id if fresh else seen
+        print_events(app, [e for e in fresh if event in (None, e.event)])

@@ -1,0 +1,91 @@
+"""The objects of `--json`: the shapes that other programs rely on. Moments are RFC 3339 in UTC, ids are integers."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from ..model import Binding, Blueprint, Event, Lease, Resource, SlotLockRow
+
+
+def moment(seconds: float | None) -> str | None:
+    """RFC 3339 with milliseconds, in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def lease(row: Lease) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "status": row.status,
+        "type": row.type,
+        "blueprint": row.resource.blueprint if row.resource else None,
+        "owner": row.owner,
+        "priority": row.priority,
+        "attributes": row.attributes,
+        "fence": row.fence,
+        "until": moment(row.until),
+        "ttl": row.ttl,
+        "created_at": moment(row.created_at),
+        "granted_at": moment(row.granted_at),
+        "ended_at": moment(row.ended_at),
+        "reason": row.reason,
+        "slot_locks": row.slot_locks,
+        "resource": _held(row.resource) if row.resource else None,
+    }
+
+
+def _held(row: Resource) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "type": row.type,
+        "blueprint": row.blueprint,
+        "status": row.status,
+        "attributes": row.attributes,
+    }
+
+
+def resource(row: Resource) -> dict[str, Any]:
+    return {
+        **_held(row),
+        "fence": row.fence,
+        "seats": row.seats,
+        "leases": row.used,
+        "slot_locks": row.slot_locks,
+        "created_at": moment(row.created_at),
+        "idle_since": None if row.used else moment(row.idle_since),
+    }
+
+
+def blueprint(row: Blueprint) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "type": row.type,
+        "enabled": row.enabled,
+        "seats": row.seats,
+        "limit": row.limit,
+        "grace": row.grace,
+        "resources": row.live,
+        "settings": row.settings,
+    }
+
+
+def binding(row: Binding) -> dict[str, Any]:
+    return {"name": row.name, "blueprint": row.blueprint, "enabled": row.enabled, "resource": row.resource}
+
+
+def lock(row: SlotLockRow) -> dict[str, Any]:
+    return {"key": row.key, "holder": row.holder, "taken_at": moment(row.taken_at)}
+
+
+def event(row: Event) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "at": moment(row.at),
+        "event": row.event,
+        "lease": row.lease,
+        "resource": row.resource,
+        "blueprint": row.blueprint,
+        "data": row.data,
+    }

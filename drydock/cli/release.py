@@ -1,0 +1,103 @@
+"""drydock release, release-resource, reclaim"""
+
+from collections.abc import Callable, Sequence
+
+import click
+
+from ..errors import DrydockError
+from .app import App, Id, end_on_signals, pass_app, shared_options
+from .completing import lease_ids, resource_ids
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True, type=Id("lease"), metavar="LEASE...", shell_complete=lease_ids)
+@shared_options
+@pass_app
+def release(app: App, ids: Sequence[int]) -> None:
+    """Give back leases. A request that still waits is taken back.
+
+    Releasing twice is no error.
+
+    \b
+    drydock release 12
+    """
+    from . import objects, show
+
+    end_on_signals()
+
+    def give_back(id: int) -> None:
+        released = app.engine.release(id)
+        lease = app.store.leases.get(id)
+        assert lease is not None
+        if app.json:
+            show.json_lines([objects.lease(lease)])
+        elif released:
+            click.echo(f"lease {id}: released{f' {lease.resource.name}' if lease.resource else ''}")
+        if not released:
+            click.echo(f"drydock: lease {id} was released already, at {objects.moment(lease.ended_at)}", err=True)
+
+    _each(ids, give_back)
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True, type=Id("resource"), metavar="RESOURCE...", shell_complete=resource_ids)
+@shared_options
+@pass_app
+def release_resource(app: App, ids: Sequence[int]) -> None:
+    """Take resources away: their leases end first, then they are torn down.
+
+    \b
+    drydock release-resource 3
+    """
+    from . import objects, show
+
+    end_on_signals()
+
+    def take_away(id: int) -> None:
+        released = app.engine.release_resource(id)
+        resource = app.store.resources.get(id)
+        assert resource is not None
+        if app.json:
+            show.json_lines([objects.resource(resource)])
+        else:
+            already = "" if released else ", was released already"
+            click.echo(f"resource {id} ({resource.name}): {resource.status}{already}")
+
+    _each(ids, take_away)
+
+
+@click.command()
+@shared_options
+@pass_app
+def reclaim(app: App) -> None:
+    """Take away every resource that is idle past its grace.
+
+    \b
+    drydock reclaim
+    """
+    from . import show
+
+    end_on_signals()
+    results = app.engine.reclaim()
+    if app.json:
+        show.json_lines(result._asdict() for result in results)
+        return
+    for result in results:
+        outcome = "reclaimed" if result.reclaimed else f"could not be reclaimed: {result.reason}"
+        click.echo(f"resource {result.id} ({result.name}): {outcome}")
+    if not results:
+        click.echo("no resources", err=True)
+
+
+def _each(ids: Sequence[int], do: Callable[[int], None]) -> None:
+    """Do it for all, also when one fails; then fail as the first one did."""
+    first: DrydockError | None = None
+    for id in ids:
+        try:
+            do(id)
+        except DrydockError as error:
+            if first is not None:
+                click.echo(f"drydock: {error}", err=True)
+            first = first or error
+    if first is not None:
+        raise first

@@ -1,0 +1,139 @@
+"""Everything that is printed: JSON lines and tabs for programs, tables for people. The only importer of rich.
+
+What is shown came from outside, so it goes through `printable` first, and rich gets it as plain text, never as markup.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from ..attributes import canonical
+from ..errors import printable
+from .app import stdout_is_terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+    from ..request import Waiting
+
+STATUS_STYLES = {
+    "active": "green", "acquired": "cyan", "pending": "yellow", "released": "dim", "destroyed": "dim", "broken": "red",
+}  # fmt: skip
+
+
+def json_lines(objects: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object per line, ASCII only."""
+    for item in objects:
+        click.echo(json.dumps(item))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """One line per row: a drawn table on a terminal, tab-separated elsewhere. `empty` is said on stderr when there is none."""
+    shown = [[cell(value) for value in row] for row in rows]
+    if not shown:
+        click.echo(empty, err=True)
+    elif stdout_is_terminal():
+        _draw(columns, shown)
+    else:
+        for row in ([name.upper() for name in columns], *shown):
+            click.echo("\t".join(row))
+
+
+def cell(value: object) -> str:
+    """`value` as it stands in a table: on one line, and powerless."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return printable(" ".join(f"{k}={v if isinstance(v, str) else canonical(v)}" for k, v in value.items())) or "-"
+    return printable(value)
+
+
+def ago(moment: float | None, now: float | None = None) -> str:
+    """How long ago, in the largest unit that tells enough: "12s", "5m", "3h", "2d"."""
+    if moment is None:
+        return "-"
+    seconds = max(0.0, (time.time() if now is None else now) - moment)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        drawn.add_column(Text(name), no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        drawn.add_row(*(Text(value, style=STATUS_STYLES.get(value, "")) for value in row))
+    console().print(drawn)
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A rich console that shows text as it is."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+class Progress:
+    """Tells on stderr why a request waits: a line that lives on a terminal, elsewhere a new line when it changes."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._status: Status | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def __call__(self, waiting: "Waiting") -> None:
+        if click.get_text_stream("stderr").isatty():
+            self._live(f"{what(waiting)}: {why(waiting, live=True)}")
+            return
+        said = f"{what(waiting)}: {why(waiting, live=False)}"
+        if said != self._said:
+            click.echo(said, err=True)
+            self._said = said
+
+    def _live(self, text: str) -> None:
+        from rich.text import Text
+
+        if self._status is None:
+            self._status = console(stderr=True).status(Text(text))
+            self._status.start()
+        self._status.update(Text(text))
+
+
+def what(waiting: "Waiting") -> str:
+    """What is waited for."""
+    demand = waiting.demand
+    number = f"{waiting.wanted} x " if waiting.wanted > 1 else ""
+    wanted = f" with {cell(demand.attributes)}" if demand.attributes else ""
+    ids = ", ".join(map(str, waiting.leases[:3])) + (" ..." if len(waiting.leases) > 3 else "")
+    return f"waiting for {number}{printable(demand.type)}{wanted} (lease {ids})"
+
+
+def why(waiting: "Waiting", *, live: bool) -> str:
+    """Who stands in the way. `live`: with how long, which changes all the time."""
+    parts = [
+        f"{printable(holder.name)} held by lease {holder.lease} ({printable(holder.owner)})"
+        + (f" for {ago(holder.since)}" if live else f" since {time.strftime('%H:%M:%S', time.localtime(holder.since))}")
+        for holder in waiting.holders
+    ]
+    more = waiting.held - len(waiting.holders)
+    parts += [f"{more} more held"] if more > 0 else []
+    parts += [f"{waiting.ahead} waiting ahead"] if waiting.ahead else []
+    return "; ".join(parts) or "nothing is held; it is being built, torn down or switched off (see: drydock resources)"

@@ -1,0 +1,171 @@
+"""Find the kinds there are: drop-in files first, then the entry points that installed packages registered.
+
+A drop-in is a file `my_kind.py` in a folder that `DRYDOCK_BLUEPRINTS` names; it defines one subclass of `Pool` or
+`Builder`, and its kind is the file's name with "-" for "_". An entry point is a name in the group
+`drydock.blueprints`. One name from two places is refused, and both places are told. Kinds are trusted code; they are
+loaded from nowhere else.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .blueprint import REQUIRED, Blueprint, Builder, Pool, Setting
+from .errors import BlueprintError, ConfigError, listed, printable, quoted
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP = "drydock.blueprints"
+FOLDERS = "DRYDOCK_BLUEPRINTS"
+
+KindClass = type[Pool] | type[Builder]
+
+
+class FoundKind(NamedTuple):
+    """One kind that somebody ships. `load()` imports it; what it raises is a `BlueprintError` that names the kind."""
+
+    name: str
+    origin: str  #: the distribution and its version, or the drop-in's path
+    load: Callable[[], KindClass]
+
+
+def find_kinds(environment: Mapping[str, str] = os.environ) -> dict[str, FoundKind]:
+    """Every kind there is, by name, none of them imported."""
+    found: dict[str, FoundKind] = {}
+    for kind in (*_drop_ins(environment.get(FOLDERS, "")), *_entry_points()):
+        other = found.get(kind.name)
+        if other is not None and other.origin != kind.origin:
+            raise BlueprintError(kind.name, "discovery", f"two places offer it: {other.origin} and {kind.origin}")
+        found[kind.name] = kind
+    return found
+
+
+def describe_kinds(environment: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
+    """Every kind as `drydock blueprints --kinds` tells it: kind, origin, type, summary, settings, error."""
+    described = []
+    for found in find_kinds(environment).values():
+        entry: dict[str, Any] = {
+            "kind": found.name,
+            "origin": found.origin,
+            "type": None,
+            "summary": "",
+            "settings": {},
+        }
+        try:
+            kind = found.load()
+        except BlueprintError as error:
+            entry["error"] = str(error)
+        else:
+            settings = {name: setting.help for name, setting in kind.settings_schema.items()}
+            entry |= {"type": kind.type, "summary": kind.summary, "settings": settings, "error": None}
+        described.append(entry)
+    return described
+
+
+def load_kind(name: str, environment: Mapping[str, str] = os.environ) -> KindClass:
+    """The class of the kind `name`. Raises `ConfigError` if there is none."""
+    kinds = find_kinds(environment)
+    if name not in kinds:
+        raise ConfigError(f"no kind {quoted(name)} is installed; there are: {listed(sorted(kinds))}")
+    return kinds[name].load()
+
+
+def make(kind: KindClass, name: str, settings: Mapping[str, Any], source: Mapping[str, Any] | None) -> Pool | Builder:
+    """The blueprint `name` of this kind; what its constructor raises is a `BlueprintError`."""
+    try:
+        return kind(name, settings, source)
+    except Exception as error:
+        raise BlueprintError(name, "__init__", describe(error)) from error
+
+
+def checked_settings(kind: type[Blueprint], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`given` with defaults filled in. Raises `ConfigError` for a setting that is unknown, missing or of another type."""
+    for name in given:
+        if name not in kind.settings_schema:
+            known = listed(sorted(kind.settings_schema), most=20)
+            raise ConfigError(f"{where}: unknown setting {quoted(name)}; this kind has: {known}")
+    return {name: _setting(given, name, setting, where) for name, setting in kind.settings_schema.items()}
+
+
+def describe(error: BaseException, longest: int = 2000) -> str:
+    """The class and message of an author's exception, even if its own `__str__` fails."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - it is the author's __str__ that we guard against
+        return f"<unprintable {type(error).__name__}>"
+    return f"{type(error).__name__}: {text[:longest]}" if text else type(error).__name__
+
+
+def _setting(given: Mapping[str, Any], name: str, setting: Setting, where: str) -> Any:
+    if name not in given:
+        if setting.default is REQUIRED:
+            raise ConfigError(f"{where}: missing setting {quoted(name)} ({setting.help})")
+        return setting.default
+    value = given[name]
+    wanted = (int, float) if setting.type is float else setting.type
+    if not isinstance(value, wanted) or (isinstance(value, bool) and setting.type is not bool):
+        raise ConfigError(f"{where}: {quoted(name)} must be of type {setting.type.__name__}, not {quoted(value)}")
+    return value
+
+
+def _drop_ins(folders: str) -> Iterator[FoundKind]:
+    for folder in filter(None, folders.split(os.pathsep)):
+        for path in sorted(Path(folder).glob("*.py")):
+            if not path.name.startswith("_"):
+                name = path.stem.replace("_", "-")
+                yield FoundKind(name, str(path), partial(_load_drop_in, name, path))
+
+
+def _entry_points() -> Iterator[FoundKind]:
+    from importlib.metadata import entry_points  # costs as much as click; only commands that need a kind pay
+
+    for point in entry_points(group=GROUP):
+        origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        yield FoundKind(point.name, origin, partial(_load_entry_point, point))
+
+
+def _load_entry_point(point: "EntryPoint") -> KindClass:
+    return _checked(point.name, _importing(point.name, point.load))
+
+
+def _load_drop_in(name: str, path: Path) -> KindClass:
+    module_name = f"drydock_drop_in_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise BlueprintError(name, "import", f"cannot read {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    loader = spec.loader
+    _importing(name, lambda: loader.exec_module(module))
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Blueprint) and value.__module__ == module_name
+    ]
+    if len(own) != 1:
+        raise BlueprintError(name, "import", f"{path} must define one Blueprint, and defines {len(own)}")
+    return _checked(name, own[0])
+
+
+def _importing(name: str, load: Callable[[], Any]) -> Any:
+    # A kind's import must not be able to end the command, nor to write into its output.
+    try:
+        return load()
+    except (Exception, SystemExit) as error:
+        raise BlueprintError(name, "import", describe(error)) from error
+
+
+def _checked(name: str, found: object) -> KindClass:
+    if not isinstance(found, type) or not issubclass(found, Pool | Builder):
+        raise BlueprintError(
+            name, "import", f"{printable(found)} is not a subclass of drydock.blueprint.Pool or Builder"
+        )
+    required = "bindings" if issubclass(found, Pool) else "plans"
+    if getattr(found, required) is getattr(Pool if issubclass(found, Pool) else Builder, required):
+        raise BlueprintError(name, "import", f"{found.__name__} lacks the method {required}()")
+    return found

@@ -1,0 +1,94 @@
+"""Is the store as it promises to be? Every broken invariant, named, and a few things worth knowing. Nothing is changed."""
+
+import json
+from collections.abc import Iterator
+
+from .errors import quoted
+from .model import Finding
+from .store.audit import Audit
+from .store.base import Store
+
+
+def examine(store: Store) -> list[Finding]:
+    """All findings, broken promises first. The store may be open for reading only."""
+    with store.read():
+        found = [
+            *_double_allocations(store),
+            *_missing_locks(store),
+            *_dead_holders(store),
+            *_counts(store),
+            *_others(store),
+        ]
+    return [*found, *store.health()]
+
+
+def _double_allocations(store: Store) -> Iterator[Finding]:
+    by_binding: dict[str, list[str]] = {}
+    for binding, resource in Audit(store).bindings_held_twice():
+        by_binding.setdefault(binding, []).append(f"resource:{resource}")
+    for binding, holders in by_binding.items():
+        yield Finding(
+            True,
+            "double-allocation",
+            f"binding {quoted(binding)} is allocated {len(holders)} times: {', '.join(holders)}",
+            holders,
+        )
+
+
+def _missing_locks(store: Store) -> Iterator[Finding]:
+    held = {row.key: row.holder for row in store.slot_locks.all()}
+    for holder, declared in Audit(store).declared():
+        for key in json.loads(declared):
+            if held.get(key) != holder:
+                whose = f"{held[key]} holds it" if key in held else "nobody holds it"
+                yield Finding(
+                    True, "slot-lock-not-held", f"{holder} declared slot lock {quoted(key)}, but {whose}", [holder]
+                )
+
+
+def _dead_holders(store: Store) -> Iterator[Finding]:
+    for key, holder in Audit(store).locks_of_the_dead():
+        yield Finding(True, "dead-holder", f"slot lock {quoted(key)} is held by {holder}, which is gone", [holder])
+
+
+def _counts(store: Store) -> Iterator[Finding]:
+    audit = Audit(store)
+    for id, count, number in audit.miscounted_resources():
+        yield Finding(True, "miscount", f"resource:{id} counts {count} leases and has {number}", [f"resource:{id}"])
+    for name, count, number in audit.miscounted_blueprints():
+        yield Finding(True, "miscount", f"blueprint {quoted(name)} counts {count} live resources and has {number}")
+    for name, most, number in audit.over_limit():
+        yield Finding(True, "over-limit", f"blueprint {quoted(name)} has {number} live resources; its limit is {most}")
+    for id, name, seats, number in audit.over_seated():
+        yield Finding(
+            True,
+            "over-seated",
+            f"resource:{id} ({quoted(name)}) has {number} leases and {seats} seats",
+            [f"resource:{id}"],
+        )
+
+
+def _others(store: Store) -> Iterator[Finding]:
+    audit = Audit(store)
+    for lease, resource in audit.leases_on_the_dead():
+        yield Finding(
+            True,
+            "lease-on-the-dead",
+            f"lease:{lease} is granted on resource:{resource}, which is gone",
+            [f"lease:{lease}"],
+        )
+    for lease, resource, fence, latest in audit.fences_ahead():
+        yield Finding(
+            True,
+            "fence-regression",
+            f"lease:{lease} has fence {fence}, but resource:{resource} has given out only {latest}",
+            [f"lease:{lease}", f"resource:{resource}"],
+        )
+    for lease, process in audit.waiting_for_nobody():
+        if not store.is_alive(process):
+            yield Finding(
+                False,
+                "dead-process",
+                f"lease:{lease} belongs to a process that died; the next command ends it",
+                [f"lease:{lease}"],
+            )

@@ -1,0 +1,168 @@
+"""Every error that Drydock raises on purpose, one class for each reaction that a caller may have.
+
+    DrydockError
+    ├── ConfigError          a setting, a file, a flag or a name that cannot be meant: correct it
+    ├── NotFound             no such lease, resource, blueprint or binding
+    ├── NoBlueprint          no blueprint makes this type: apply a pool file first
+    ├── NeverPossible        the blueprints there are can never hold what was asked
+    ├── Conflict             true now, may change: asking again is sensible
+    │   ├── NothingFree      nothing became free in the time given
+    │   ├── SlotLockHeld     somebody else holds a slot lock that was needed
+    │   ├── StatusChanged    someone was faster
+    │   └── LeaseLost        the lease is not yours any more
+    ├── BlueprintError       a blueprint's own code failed; always `from` the author's exception
+    ├── Refused              refused for safety or permission
+    └── StoreError           the store or a file is unavailable
+        ├── StoreBusy        another process kept the store for too long
+        └── StoreDamaged     not a Drydock store, damaged, or of another version
+    Yield                    not an error: a hook's way to say "later"
+
+The data are attributes; the sentence is built here from them, so that no caller writes it twice. Values that
+came from outside are shown through `quoted`, which no terminal obeys.
+"""
+
+from collections.abc import Iterable, Mapping
+
+SHOWN_CHARACTERS = 200
+
+
+def printable(value: object) -> str:
+    """`value` as text that fits a line and cannot steer a terminal: other characters are escaped, the rest is cut."""
+    text = value if isinstance(value, str) else str(value)
+    text = "".join(c if c.isprintable() else _escaped(c) for c in text[: SHOWN_CHARACTERS + 1])
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def quoted(value: object) -> str:
+    """`printable`, in double quotes."""
+    return f'"{printable(value)}"'
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
+
+
+def listed(values: Iterable[object], *, most: int = 8) -> str:
+    """Quoted and joined with commas; beyond `most` only their number is told. "none" when there are none."""
+    names = [quoted(v) for v in values]
+    if not names:
+        return "none"
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class DrydockError(Exception):
+    """The base of all that Drydock raises on purpose. `str()` of it is one sentence for a person."""
+
+
+class ConfigError(DrydockError):
+    """A setting, a file, a flag or a name that cannot be meant."""
+
+
+class NotFound(DrydockError):
+    """There is no such thing. `kind` is "lease", "resource", "blueprint" or "binding"; `id` is what was asked for."""
+
+    def __init__(self, kind: str, id: int | str) -> None:
+        self.kind, self.id = kind, id
+        shown = id if isinstance(id, int) else quoted(id)
+        super().__init__(f"no {kind} {shown}; list them with: drydock {kind}s")
+
+
+class NoBlueprint(DrydockError):
+    """No blueprint makes things of `type`; `known` are the types that some blueprint makes."""
+
+    def __init__(self, type: str, known: Iterable[str]) -> None:
+        self.type, self.known = type, sorted(known)
+        same = next((k for k in self.known if k.lower() == type.lower()), None)
+        hint = (
+            f"did you mean {quoted(same)}?"
+            if same
+            else f"known types: {listed(self.known)}"
+            if self.known
+            else "there are no blueprints yet; add some with: drydock apply FILE"
+        )
+        super().__init__(f"no blueprint makes {quoted(type)}; {hint}")
+
+
+class NeverPossible(DrydockError):
+    """The request can never be served by the blueprints there are, whatever is released. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Conflict(DrydockError):
+    """True now, may change: asking again is sensible."""
+
+
+class NothingFree(Conflict):
+    """Nothing became free in time. `reason` says what stood in the way when we stopped."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class SlotLockHeld(Conflict):
+    """Slot locks were not free: `held` maps each key to its holder, `lease:12` or `resource:3`."""
+
+    def __init__(self, held: Mapping[str, str]) -> None:
+        self.held = dict(held)
+        keys = ", ".join(f"{quoted(key)} (held by {holder})" for key, holder in self.held.items())
+        super().__init__(f"slot lock not free: {keys}")
+
+
+class StatusChanged(Conflict):
+    """Someone was faster: the `kind` with this `id` was `expected` to have one status and has `actual`."""
+
+    def __init__(self, kind: str, id: int, expected: Iterable[str], actual: str | None) -> None:
+        self.kind, self.id, self.expected, self.actual = kind, id, tuple(expected), actual
+        super().__init__(f"{kind} {id} is {actual or 'gone'}, not {' or '.join(self.expected)}")
+
+
+class LeaseLost(Conflict):
+    """The lease has ended, or a newer one holds its resource."""
+
+    def __init__(self, id: int, reason: str) -> None:
+        self.id, self.reason = id, reason
+        super().__init__(f"lease {id} is lost: {reason}")
+
+
+class BlueprintError(DrydockError):
+    """A blueprint's own code failed in `step`, or a kind could not be loaded."""
+
+    def __init__(self, blueprint: str, step: str, reason: str) -> None:
+        self.blueprint, self.step, self.reason = blueprint, step, reason
+        super().__init__(f"blueprint {quoted(blueprint)} failed in {step}: {printable(reason)}")
+
+
+class Refused(DrydockError):
+    """Refused for safety or permission."""
+
+
+class StoreError(DrydockError):
+    """The store or a file cannot be used now: missing, unreadable, full, unreachable."""
+
+
+class StoreBusy(StoreError):
+    """Another process kept the store for too long. `waited_seconds` is how long we stood in the queue."""
+
+    def __init__(self, waited_seconds: float, what: str) -> None:
+        self.waited_seconds = waited_seconds
+        super().__init__(
+            f"{what} was busy for {waited_seconds:.1f}s; another drydock or sqlite3 process holds it, or was stopped inside it"
+        )
+
+
+class StoreDamaged(StoreError):
+    """The file is not a Drydock store, is damaged, or belongs to another version of Drydock."""
+
+
+class Yield(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by a hook to put the work down and be called again after `after` seconds. The status stays as it is."""
+
+    def __init__(self, after: float = 5.0, reason: str = "") -> None:
+        self.after, self.reason = after, reason
+        super().__init__(reason or f"later, in {after:g}s")

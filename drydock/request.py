@@ -1,0 +1,384 @@
+"""One request, from asking to holding: one lease, or several that are granted together or not at all.
+
+A request decides, does the work that the decision names, and decides again, until it holds all that it asked for or
+its time is up. Whatever ends it early, ^C included, leaves nothing of it behind.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from .allocator import (
+    Act,
+    Allocator,
+    Candidates,
+    Decision,
+    Lab,
+    Proposal,
+    candidates,
+    free_sites,
+    site_proposal,
+)
+from .attributes import canonical, check, check_name
+from .blueprint import Builder, Plan
+from .errors import (
+    BlueprintError,
+    ConfigError,
+    DrydockError,
+    NeverPossible,
+    NothingFree,
+    StatusChanged,
+    quoted,
+)
+from .model import Blueprint, Demand, Lease, LeaseStatus
+from .slots import checked_locks
+from .slots import dump as dump_locks
+from .steps import Steps
+from .store.base import Store
+
+#: a lease for which so many builds failed is broken
+MOST_FAILURES = 5
+FIRST_PAUSE_SECONDS = 0.25
+#: time alone changes answers too (a grace runs out, a process dies), so look again at least so often
+LOOK_EVERY_SECONDS = 1.0
+#: a builder that yields plans without end is asked for no more
+MOST_PLANS = 10_000
+HOLDERS_SHOWN = 5
+
+
+class Holder(NamedTuple):
+    """Somebody who has what a request waits for."""
+
+    lease: int
+    owner: str
+    name: str  #: of the resource
+    since: float
+
+
+class Waiting(NamedTuple):
+    """Why a request waits."""
+
+    demand: Demand
+    wanted: int  #: how many leases
+    leases: tuple[int, ...]
+    ahead: int  #: older requests for the same type that wait too
+    holders: tuple[Holder, ...]  #: the longest-standing, at most `HOLDERS_SHOWN`
+    held: int  #: how many leases stand on what could serve it
+
+
+Progress = Callable[[Waiting], None]
+
+
+class Request:
+    """See the module. `pursue` is called once."""
+
+    def __init__(
+        self,
+        store: Store,
+        steps: Steps,
+        demand: Demand,
+        *,
+        owner: str,
+        count: int = 1,
+        keep: bool = True,
+        lab: Lab | None = None,
+        tidy: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.store, self.steps, self.demand = store, steps, demand
+        self.owner, self.count, self.keep, self.lab = owner, count, keep, lab
+        self.tidy, self.sleep = tidy, sleep
+        self.ids: list[int] = []
+        self.pending: list[int] = []  # not granted
+        self.preparing: list[int] = []  # granted, and not known to be active
+        self.proposals: list[Proposal] | None = None
+        self.deadline: float | None = None
+        self._first: Decision | None = None
+        self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
+        self.possible = candidates(store, demand)
+        self._refuse_the_impossible()
+
+    def pursue(self, wait_seconds: float | None, progress: Progress) -> list[Lease]:
+        """Hold all leases and return them, or raise and hold none. `wait_seconds` None: as long as it takes.
+
+        Raises `NothingFree` when time is up, `BlueprintError` when what should be built cannot be.
+        """
+        self.deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
+        try:
+            if self.lab:
+                self._choose_beforehand(self.lab)
+            self._ask()
+            while self.pending or self.preparing:
+                if self.preparing:
+                    self._prepare(self.preparing[0])
+                else:
+                    self._advance(progress)
+            return [lease for lease in map(self.store.leases.get, self.ids) if lease]
+        except BaseException as error:
+            self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
+            raise
+
+    def _withdraw(self, reason: str) -> None:
+        for id in self.ids:
+            with contextlib.suppress(DrydockError):
+                self.steps.release(id, reason)
+
+    # ---- one step
+
+    def _ask(self) -> None:
+        """Write the request down and decide at once: what is free is granted in the transaction that asked."""
+        with self.store.write():
+            process = None if self.keep else self.store.process
+            self.ids = [self.store.leases.add(self.demand, self.owner, process) for _ in range(self.count)]
+            self.pending = list(self.ids)
+            self._first = self._decide()
+            if self.pending or self.preparing:
+                for id in self.ids:
+                    self.store.events.add("lease.requested", lease=id)
+                    self.store.leases.bind(id, self.store.process)
+
+    def _advance(self, progress: Progress) -> None:
+        decision, self._first = self._first, None
+        if decision is None:
+            with self.store.write():
+                decision = self._decide()
+                self._keep_if_complete()
+        if decision.act is Act.PLANS:
+            self.proposals = self._ask_builders(self.count)
+            return
+        self.proposals = None
+        if decision.act is Act.WAIT:
+            self._wait(decision.again_at, progress)
+        elif decision.act is Act.WORK and decision.resource is not None:
+            self._work(decision.resource)
+
+    def _decide(self) -> Decision:
+        """Decide for every lease that is still pending; part of the transaction that is open."""
+        self._refresh()
+        allocator = Allocator(
+            self.store, self._rested(), self.demand.attributes,
+            process=self.store.process, proposals=self.proposals, lab=self.lab,
+        )  # fmt: skip
+        decision = self._decide_all(allocator)
+        # Recorded last, so that what was lost is told although the attempt that lost it was undone.
+        for lost in allocator.lost:
+            self.store.events.add(
+                "slot-lock.lost", lease=lost.lease, blueprint=lost.blueprint, key=lost.key, holder=lost.holder
+            )
+        return decision
+
+    def _decide_all(self, allocator: Allocator) -> Decision:
+        """One lease takes what it can get. Several take all or nothing: a part alone is undone."""
+        granted: dict[int, Decision] = {}
+        work: Decision | None = None
+        try:
+            with self.store.attempt() if self.count > 1 else contextlib.nullcontext():
+                for id in self.pending:
+                    decision = _decide_one(allocator, id)
+                    if decision.act is Act.GRANTED:
+                        granted[id] = decision
+                    elif decision.act is Act.WORK:
+                        work = work or decision
+                    elif self.count > 1:
+                        raise _NotAllError(id, decision)
+                    else:
+                        return decision
+        except _NotAllError as missing:
+            return allocator.reclaim(missing.lease) if missing.decision.act is Act.WAIT else missing.decision
+        self.pending = [id for id in self.pending if id not in granted]
+        self.preparing += [id for id, decision in granted.items() if not decision.ready]
+        return work or Decision(Act.GRANTED)
+
+    def _work(self, resource: int) -> None:
+        outcome = self.steps.step_resource(resource)
+        if outcome.error:
+            self._count_failure(outcome.error)
+        elif not outcome.moved:
+            self._pause(outcome.again_after)
+        self._look_at_pending()
+
+    def _look_at_pending(self) -> None:
+        """What was built for a lease is granted when it is ready, by whoever built it."""
+        granted = [id for id in self.pending if self._status(id) is not LeaseStatus.PENDING]
+        self.preparing += granted
+        self.pending = [id for id in self.pending if id not in granted]
+
+    def _prepare(self, id: int) -> None:
+        """See a granted lease through to active."""
+        status = self._status(id)
+        if status is LeaseStatus.ACQUIRED:
+            outcome = self.steps.step_lease(id)
+            if outcome.error:
+                raise outcome.error
+            if not outcome.moved:
+                self._pause(outcome.again_after)
+            return
+        self.preparing.remove(id)
+        if status is LeaseStatus.PENDING:  # thrown back: its resource failed before it was ready
+            self.pending.append(id)
+        elif status is not LeaseStatus.ACTIVE:
+            raise StatusChanged("lease", id, (LeaseStatus.ACTIVE,), status)
+        else:
+            with self.store.write():
+                self._keep_if_complete()
+
+    def _keep_if_complete(self) -> None:
+        # Until all of it is granted, the request dies with its process; from then on it outlives it.
+        if self.keep and not self.pending and not self.preparing:
+            for id in self.ids:
+                self.store.leases.bind(id, None)
+
+    # ---- waiting
+
+    def _wait(self, again_at: float | None, progress: Progress) -> None:
+        self._check_time()
+        progress(self.explain())
+        self._pause(None if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001)
+        self.tidy()
+        self._look_at_pending()  # somebody may have given it up for us
+
+    def _check_time(self) -> None:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise NothingFree(self._nothing_free())
+
+    def _pause(self, seconds: float | None) -> None:
+        left = LOOK_EVERY_SECONDS if self.deadline is None else max(0.001, self.deadline - time.monotonic())
+        self.store.wait_for_news(min(left, LOOK_EVERY_SECONDS, LOOK_EVERY_SECONDS if seconds is None else seconds))
+
+    def explain(self) -> Waiting:
+        """Who stands in the way, as of now."""
+        shapes = [shape for c in self.possible.all for shape in c.shapes]
+        holders = self.store.leases.holders(shapes, HOLDERS_SHOWN)
+        first = min(self.ids, default=0)
+        return Waiting(
+            self.demand,
+            self.count,
+            tuple(self.ids),
+            self.store.leases.ahead_of(first, self.demand.type),
+            tuple(Holder(*h) for h in holders),
+            self.store.resources.leases_on(shapes),
+        )
+
+    def _nothing_free(self) -> str:
+        why = self.explain()
+        what = f"{self.count} x {quoted(self.demand.type)}" if self.count > 1 else quoted(self.demand.type)
+        if self.demand.attributes:
+            what += f" with {canonical(self.demand.attributes)}"
+        if not self.possible.enabled:
+            names = ", ".join(quoted(c.blueprint.name) for c in self.possible.all)
+            return f"no free {what}: blueprint {names} is disabled; switch it on with: drydock enable blueprint:NAME"
+        longest = (
+            f", the longest by lease {why.holders[0].lease} ({quoted(why.holders[0].owner)})" if why.holders else ""
+        )
+        return f"no free {what}: {why.held} leased{longest}; {why.ahead} waiting ahead; see: drydock leases"
+
+    def _count_failure(self, error: BlueprintError) -> None:
+        """A build failed. Other blueprints are tried first; one that goes on failing ends the request."""
+        with self.store.write():
+            failures = self.store.leases.count_failure(self.ids[0])
+        if (
+            self.count > 1
+            or failures >= MOST_FAILURES
+            or (self.deadline is not None and time.monotonic() >= self.deadline)
+        ):
+            raise error
+        self.resting[error.blueprint] = time.monotonic() + FIRST_PAUSE_SECONDS * 2**failures
+
+    # ---- what could serve it
+
+    def _refuse_the_impossible(self) -> None:
+        capacity = self.possible.capacity
+        if capacity is not None and self.count > capacity:
+            raise NeverPossible(
+                f"{self.count} x {quoted(self.demand.type)} requested, the pool can ever hold {capacity}"
+            )
+        if not any(c.blueprint.pooled for c in self.possible.all):
+            plans = (plan for c in self.possible.all for plan in self._plans(c.blueprint))
+            if next(plans, None) is None:
+                what = f" with {canonical(self.demand.attributes)}" if self.demand.attributes else ""
+                names = ", ".join(quoted(c.blueprint.name) for c in self.possible.all)
+                raise NeverPossible(f"no {self.demand.type}{what} can ever be built by {names}")
+
+    def _refresh(self) -> None:
+        """See what is offered now. That nothing could serve it any more is no reason to break: it may come back."""
+        if self.store.offers.config() != self.possible.config:
+            try:
+                self.possible = candidates(self.store, self.demand)
+            except DrydockError:
+                self.possible = Candidates(self.store.offers.config(), ())
+
+    def _rested(self) -> Candidates:
+        if not self.resting:
+            return self.possible
+        now = time.monotonic()
+        awake = tuple(c for c in self.possible.all if self.resting.get(c.blueprint.name, 0) <= now)
+        return self.possible._replace(all=awake)
+
+    def _ask_builders(self, count: int) -> list[Proposal]:
+        """What builders would build, whose slot locks look free now. Chosen outside any transaction: it may be lost."""
+        found: list[Proposal] = []
+        for candidate in self._rested().enabled:
+            if not candidate.blueprint.pooled:
+                shape = candidate.shapes[0]
+                plans = self._plans(candidate.blueprint)
+                free = (plan for plan in plans if self.store.slot_locks.look_free(plan.slot_locks))
+                found += [_proposal(candidate.blueprint, shape, plan) for plan in itertools.islice(free, count)]
+        return found
+
+    def _plans(self, row: Blueprint) -> Iterator[Plan]:
+        builder = self.steps.blueprint(row)
+        assert isinstance(builder, Builder)
+        plans: Any = self.steps.call(row.name, "plans", lambda: iter(builder.plans(self.demand.attributes)))
+        for _ in range(MOST_PLANS):
+            plan = self.steps.call(row.name, "plans", lambda: next(plans, None))
+            if plan is None:
+                return
+            yield checked_plan(row.name, plan)
+
+    def _choose_beforehand(self, lab: Lab) -> None:
+        """The race laboratory: choose, stop, and only then allocate what may have been taken meanwhile."""
+        self.proposals = [
+            site_proposal(site)
+            for c in self.possible.enabled
+            if c.blueprint.pooled
+            for site in free_sites(self.store, c, self.count)[: self.count]
+        ] + self._ask_builders(self.count)
+        self.sleep(lab.delay_seconds)
+
+    def _status(self, id: int) -> LeaseStatus:
+        ending = self.store.leases.ending(id)
+        return ending.status if ending else LeaseStatus.DESTROYED
+
+
+class _NotAllError(Exception):
+    """Inside `_decide_all`: one of several leases cannot be served now."""
+
+    def __init__(self, lease: int, decision: Decision) -> None:
+        self.lease, self.decision = lease, decision
+
+
+def _decide_one(allocator: Allocator, id: int) -> Decision:
+    while (decision := allocator.decide(id)).act is Act.AGAIN and allocator.proposals is None:
+        pass  # something became free in this very transaction
+    return decision
+
+
+def checked_plan(blueprint: str, plan: object) -> Plan:
+    """`plan` with its values checked: what an author's code returns is data like any other. Raises `BlueprintError`."""
+    if not isinstance(plan, Plan):
+        raise BlueprintError(blueprint, "plans", f"must yield Plan, got {type(plan).__name__}")
+    try:
+        check_name(plan.name, "plan")
+        return plan._replace(
+            slot_locks=checked_locks(plan.slot_locks),
+            lease_locks=checked_locks(plan.lease_locks),
+            attributes=check(plan.attributes, "plan"),
+        )
+    except ConfigError as error:
+        raise BlueprintError(blueprint, "plans", str(error)) from error
+
+
+def _proposal(blueprint: Blueprint, shape: int, plan: Plan) -> Proposal:
+    return Proposal(blueprint.id, plan.name, plan.slot_locks, dump_locks(plan.lease_locks), plan.attributes, shape)

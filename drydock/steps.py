@@ -1,0 +1,263 @@
+"""Move on what is in transition: run the blueprint's hook that is due, then record what came of it.
+
+A hook runs outside any transaction, in a process that has claimed the object; the claim names the process, and counts
+only while the process lives, so a hook never runs twice at once and nothing waits for the dead. Since a crash can lie
+between a hook's effect and its record, the next process simply runs it again.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from .allocator import grant, lease_locks
+from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo
+from .discovery import describe, load_kind, make
+from .endings import end_lease, finish_destroying, release_lease, release_resource, vacate
+from .errors import BlueprintError, Conflict, NotFound, Yield
+from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
+from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
+from .store.base import Store
+
+#: how long a hook that failed to tear something down is left alone before it is tried again
+RETRY_SECONDS = 5.0
+
+
+class Outcome(NamedTuple):
+    """What a step came to. `error`: the hook failed; `again_after`: it is to be called again, in so many seconds."""
+
+    moved: bool
+    error: BlueprintError | None = None
+    again_after: float | None = None
+
+
+_NOT_OURS = Outcome(moved=False)
+_DONE = Outcome(moved=True)
+
+
+class Steps:
+    """Runs the hooks of one store's blueprints, for one connection."""
+
+    def __init__(self, store: Store, environment: Mapping[str, str]) -> None:
+        self.store = store
+        self.environment = environment
+        self._made: dict[str, tuple[int, Pool | Builder]] = {}
+
+    # ---- the author's code
+
+    def blueprint(self, row: Blueprint) -> Pool | Builder:
+        """The author's object for a blueprint, kept until something offered changes."""
+        config = self.store.offers.config()
+        kept = self._made.get(row.name)
+        if kept is None or kept[0] != config:
+            source = self.store.offers.sources().get(row.source) if row.source else None
+            kept = (config, make(load_kind(row.kind, self.environment), row.name, row.settings, source))
+            self._made[row.name] = kept
+        return kept[1]
+
+    def call(self, blueprint: str, step: str, hook: Callable[[], object]) -> object:
+        """Run the author's code; whatever it raises but `Yield` and ^C is a `BlueprintError` that names it."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for our answers alone
+                return hook()
+        except (Yield, KeyboardInterrupt, BlueprintError):
+            raise
+        except BaseException as error:
+            raise BlueprintError(blueprint, step, describe(error)) from error
+
+    # ---- resources
+
+    def step_resource(self, id: int) -> Outcome:
+        """Run the hook that resource `id` waits for, if nobody else does. What the hook raises is in the outcome."""
+        resource = self.store.resources.get(id)
+        if resource is None or resource.status not in RESOURCE_MOVING or not self._claim("resource", id):
+            return _NOT_OURS
+        if resource.status is ResourceStatus.PENDING:
+            return self._activate(resource)
+        return self._destroy(resource)
+
+    def _activate(self, resource: Resource) -> Outcome:
+        outcome = self._run(resource, "activate")
+        if outcome.again_after is not None:
+            return self._put_down("resource", resource.id, outcome)
+        try:
+            with self.store.write():
+                if outcome.error:
+                    self.store.move("resource", resource.id, ResourceStatus.PENDING, ResourceStatus.BROKEN)
+                    self._tell("resource.broken", resource, error=str(outcome.error))
+                else:
+                    self._become_active(resource)
+        except Conflict:  # released while it was being built: what was built is torn down now
+            pass
+        else:
+            if not outcome.error:
+                return _DONE
+        torn_down = self.step_resource(resource.id)
+        return outcome if outcome.error else torn_down
+
+    def _become_active(self, resource: Resource) -> None:
+        now = self.store.clock()
+        self.store.move(
+            "resource",
+            resource.id,
+            ResourceStatus.PENDING,
+            ResourceStatus.ACTIVE,
+            worker=None,
+            idle_since=now,
+        )
+        self._tell("resource.activated", resource)
+        # Whoever had it built is served first, in the same transaction: nobody can take it in between.
+        room = self.store.resources.room(resource.id)
+        blueprint = self.store.offers.blueprint(resource.blueprint)
+        if room is None or blueprint is None or resource.built_for is None:
+            return
+        with contextlib.suppress(Conflict), self.store.attempt():
+            keys = self.store.slot_locks.take(lease_locks(room), f"lease:{resource.built_for}")
+            grant(self.store, resource.built_for, room, blueprint, keys, self.store.process)
+
+    def _destroy(self, resource: Resource) -> Outcome:
+        if resource.used:
+            return _NOT_OURS  # its leases go first; the last of them comes back here
+        outcome = self._run(resource, "destroy") if "destroy" in resource.hooks else _DONE
+        if outcome.error:
+            outcome = outcome._replace(again_after=RETRY_SECONDS)
+            with self.store.write():
+                self._tell("resource.destroy-failed", resource, error=str(outcome.error))
+        if outcome.again_after is not None:
+            return self._put_down("resource", resource.id, outcome)
+        with self.store.write():
+            finish_destroying(self.store, resource.id, resource.status)
+        return _DONE
+
+    # ---- leases
+
+    def step_lease(self, id: int) -> Outcome:
+        """Run the hook that lease `id` waits for, if nobody else does. What the hook raises is in the outcome."""
+        lease = self.store.leases.get(id)
+        if lease is None or lease.resource is None or lease.status not in LEASE_MOVING or not self._claim("lease", id):
+            return _NOT_OURS
+        if lease.status is LeaseStatus.ACQUIRED:
+            return self._activate_lease(lease, lease.resource)
+        return self._destroy_lease(lease, lease.resource)
+
+    def _activate_lease(self, lease: Lease, resource: Resource) -> Outcome:
+        if resource.status is not ResourceStatus.ACTIVE:
+            return self._throw_back(lease, resource)
+        outcome = self._run(resource, "activate_lease", lease)
+        if outcome.again_after is not None:
+            return self._put_down("lease", lease.id, outcome)
+        try:
+            with self.store.write():
+                if outcome.error:
+                    reason = str(outcome.error)
+                    self.store.move("lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.BROKEN, reason=reason)
+                    self._tell("lease.broken", resource, lease=lease, error=reason)
+                elif self._still_active(resource):
+                    self.store.move("lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.ACTIVE, worker=None)
+                    self._tell("lease.activated", resource, lease=lease, fence=lease.fence)
+                    return _DONE
+        except Conflict:  # released while it was being prepared
+            pass
+        cleaned_up = self.step_lease(lease.id)
+        return outcome if outcome.error else cleaned_up
+
+    def _still_active(self, resource: Resource) -> bool:
+        now = self.store.resources.get(resource.id)
+        return now is not None and now.status is ResourceStatus.ACTIVE
+
+    def _throw_back(self, lease: Lease, resource: Resource) -> Outcome:
+        # The resource failed before the lease was ready: the request is as good as new, and holds nothing of the old.
+        if "destroy_lease" in resource.hooks:
+            outcome = self._run(resource, "destroy_lease", lease)
+            if outcome.error or outcome.again_after is not None:
+                return self._put_down(
+                    "lease", lease.id, outcome._replace(again_after=outcome.again_after or RETRY_SECONDS)
+                )
+        with self.store.write():
+            self.store.slot_locks.free(lease.slot_locks, f"lease:{lease.id}")
+            self.store.move(
+                "lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.PENDING,
+                resource=None, fence=None, slot_locks="[]", granted_at=None, worker=None,
+            )  # fmt: skip
+            self._tell("lease.reacquired", resource, lease=lease)
+            vacate(self.store, resource.id, self.store.process)
+        self.step_resource(resource.id)
+        return _DONE
+
+    def _destroy_lease(self, lease: Lease, resource: Resource) -> Outcome:
+        outcome = self._run(resource, "destroy_lease", lease) if "destroy_lease" in resource.hooks else _DONE
+        if outcome.error:
+            outcome = outcome._replace(again_after=RETRY_SECONDS)
+            with self.store.write():
+                self._tell("lease.destroy-failed", resource, lease=lease, error=str(outcome.error))
+        if outcome.again_after is not None:
+            return self._put_down("lease", lease.id, outcome)
+        with self.store.write():
+            end_lease(self.store, lease.id, lease.status, worker=self.store.process)
+        self.step_resource(resource.id)
+        return _DONE
+
+    # ---- giving back
+
+    def release(self, lease: int, reason: str | None = None) -> bool:
+        """Give back a lease, whatever its status, and do what that leaves to be done. False if it was over already."""
+        with self.store.write():
+            released = release_lease(self.store, lease, self.store.process, reason)
+        resource = self._resource_of(lease)
+        self.step_lease(lease)
+        if resource is not None:
+            self.step_resource(resource)
+        return released
+
+    def release_resource(self, resource: int, reason: str | None = None) -> bool:
+        """Take a resource out of use, its leases first, and tear it down. False if it was on its way out already."""
+        with self.store.write():
+            released = release_resource(self.store, resource, self.store.process, reason)
+        for lease in self.store.leases.on_resource(resource):
+            self.step_lease(lease)
+        self.step_resource(resource)
+        return released
+
+    def _resource_of(self, lease: int) -> int | None:
+        ending = self.store.leases.ending(lease)
+        if ending is None:
+            return None
+        return ending.resource if ending.resource is not None else self.store.resources.built_for(lease, moving=True)
+
+    # ---- what they share
+
+    def _claim(self, table: str, id: int) -> bool:
+        with self.store.write():
+            return self.store.claim(table, id)
+
+    def _run(self, resource: Resource, step: str, lease: Lease | None = None) -> Outcome:
+        row = self.store.offers.blueprint(resource.blueprint)
+        if row is None:
+            raise NotFound("blueprint", resource.blueprint)
+        about = ResourceInfo(resource.id, resource.name, resource.type, resource.attributes)
+        try:
+            hook = getattr(self.blueprint(row), step)
+            if lease is None:
+                self.call(row.name, step, lambda: hook(about))
+            else:
+                asked = LeaseInfo(lease.id, lease.owner, lease.attributes, lease.fence or 0)
+                self.call(row.name, step, lambda: hook(about, asked))
+        except Yield as later:
+            return Outcome(moved=False, again_after=later.after)
+        except BlueprintError as error:
+            return Outcome(moved=True, error=error)
+        return _DONE
+
+    def _put_down(self, table: str, id: int, outcome: Outcome) -> Outcome:
+        with self.store.write():
+            self.store.put_down(table, id, outcome.again_after or 0.0)
+        return outcome
+
+    def _tell(self, event: str, resource: Resource, *, lease: Lease | None = None, **data: object) -> None:
+        self.store.events.add(
+            event,
+            lease=lease.id if lease else None,
+            resource=resource.id,
+            blueprint=resource.blueprint,
+            **data,
+        )

@@ -1,0 +1,43 @@
+"""The only room that knows SQL. `open_store` picks the dialect and imports its driver."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, quoted
+
+if TYPE_CHECKING:
+    from .base import Store
+
+DEFAULT_NAME = "drydock/drydock.db"
+
+
+def store_address(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The store that is meant: `given`, else `DRYDOCK_STORE`, else the default below `XDG_STATE_HOME`."""
+    if given is not None:
+        return given
+    if "DRYDOCK_STORE" in environment:
+        return environment["DRYDOCK_STORE"]
+    state = environment.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return str(Path(state, DEFAULT_NAME))
+
+
+def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":
+    """The store at the path or URL `given` (see `store_address`), made on first use unless `read_only`.
+
+    Raises `ConfigError` for an address that cannot be meant, `Refused` for a file that is not safe to use,
+    `StoreError` for one that cannot be used, `StoreDamaged` for one that is not ours.
+    """
+    address = store_address(given)
+    if not address:
+        raise ConfigError("the store is empty: give a path, or leave --store and DRYDOCK_STORE away")
+    scheme, separator, _ = address.partition("://")
+    if address.startswith("file:"):
+        raise ConfigError(f"the store is a path, not a URI: {quoted(address)}")
+    if separator:
+        raise ConfigError(f"unsupported store {quoted(scheme + '://')}; give the path of an SQLite file")
+    from .sqlite import SqliteStore
+
+    make_parents = given is None and "DRYDOCK_STORE" not in os.environ
+    return SqliteStore.open(Path(address), read_only=read_only, make_parents=make_parents)

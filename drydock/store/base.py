@@ -1,0 +1,153 @@
+"""Transactions, and the one way to change a status. What a dialect must supply is marked abstract.
+
+Every statement is written once, here or in a neighbour, with `:name` parameters, in the subset that SQLite and
+PostgreSQL share. No plugin code, no I/O of ours and no sleep ever runs inside `write()`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from time import time
+from typing import Any
+
+from ..errors import StatusChanged
+from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
+from ..model import Finding
+from .events import Events
+from .leases import Leases
+from .offers import Offers
+from .resources import Resources
+from .slot_locks import SlotLocks
+
+Row = tuple[Any, ...]
+
+_ARROWS: dict[str, Any] = {"lease": LEASE_ARROWS, "resource": RESOURCE_ARROWS}
+_MOVING: dict[str, Any] = {"lease": LEASE_MOVING, "resource": RESOURCE_MOVING}
+
+
+class Store(ABC):
+    """One open connection to one store, for one thread of one process."""
+
+    def __init__(self, clock: Callable[[], float] = time) -> None:
+        self.clock = clock
+        self.events = Events(self)
+        self.slot_locks = SlotLocks(self)
+        self.offers = Offers(self)
+        self.resources = Resources(self)
+        self.leases = Leases(self)
+
+    # ---- what a dialect supplies
+
+    #: the address as the user may give it again; never holds a password
+    address: str
+    #: names this connection on what it waits for or works on; `is_alive` tells others whether it still runs
+    process: str
+
+    @abstractmethod
+    def rows(self, statement: str, **parameters: Any) -> list[Row]:
+        """All rows that the statement gives, read to the end before anything else happens."""
+
+    @abstractmethod
+    def is_alive(self, process: str) -> bool:
+        """Whether the process that owns this name still runs. Never blocks, never guesses by process number."""
+
+    @abstractmethod
+    def wait_for_news(self, seconds: float) -> None:
+        """Return when somebody may have changed the store, at the latest after `seconds`."""
+
+    @abstractmethod
+    def health(self) -> list[Finding]:
+        """What `doctor` must know of the database and its file, as far as reading tells."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the store. May be called twice."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Start a writing transaction, after checking that the store is still the one that was opened."""
+
+    @abstractmethod
+    def _commit(self) -> None: ...
+
+    @abstractmethod
+    def _roll_back(self) -> None:
+        """Undo the transaction. Never raises."""
+
+    # ---- what all share
+
+    def row(self, statement: str, **parameters: Any) -> Row | None:
+        """The first row, or None."""
+        rows = self.rows(statement, **parameters)
+        return rows[0] if rows else None
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """One writing transaction: all of it is kept, or, when the block raises, nothing."""
+        self._begin()
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+        self._commit()
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Part of a transaction that can be lost alone: when the block raises, only what it wrote is undone."""
+        self.rows("SAVEPOINT attempt")
+        try:
+            yield
+        except BaseException:
+            self.rows("ROLLBACK TO SAVEPOINT attempt")
+            self.rows("RELEASE SAVEPOINT attempt")
+            raise
+        self.rows("RELEASE SAVEPOINT attempt")
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Several statements that see one and the same moment."""
+        self.rows("BEGIN")
+        try:
+            yield
+        finally:
+            self.rows("ROLLBACK")
+
+    def move(self, table: str, id: int, old: Any, new: Any, **columns: Any) -> None:
+        """Change the status of a lease or resource from `old` to `new`, and `columns` with it.
+
+        Compare-and-set, so that nobody acts on a status that is no longer true: raises `StatusChanged` when the row
+        has another status, and `ValueError` when `lifecycle` has no such arrow, which is a bug of ours.
+        """
+        if (old, new) not in _ARROWS[table]:
+            raise ValueError(f"a {table} cannot go from {old} to {new}")
+        moved = self.rows(_move_statement(table, tuple(columns)), id=id, old=old, new=new, **columns)
+        if not moved:
+            now = self.row(f"SELECT status FROM {table} WHERE id = :id", id=id)
+            raise StatusChanged(table, id, (old,), now[0] if now else None)
+
+    def claim(self, table: str, id: int) -> bool:
+        """Write this process's name on a lease or resource in transition, unless a living one works on it already,
+        or it is too early. True when it is ours now; a claim of ours counts again."""
+        row = self.row(f"SELECT status, worker, not_before FROM {table} WHERE id = :id", id=id)
+        if row is None or row[0] not in _MOVING[table]:
+            return False
+        _, worker, not_before = row
+        if worker == self.process:
+            return True
+        if not_before > self.clock() or (worker is not None and self.is_alive(worker)):
+            return False
+        self.rows(f"UPDATE {table} SET worker = :me WHERE id = :id", id=id, me=self.process)
+        return True
+
+    def put_down(self, table: str, id: int, after_seconds: float) -> None:
+        """Give up a claim; nobody is to take it up before `after_seconds` have passed."""
+        later = self.clock() + after_seconds
+        self.rows(f"UPDATE {table} SET worker = NULL, not_before = :later WHERE id = :id", id=id, later=later)
+
+
+@lru_cache
+def _move_statement(table: str, columns: tuple[str, ...]) -> str:
+    changes = "".join(f", {column} = :{column}" for column in columns)
+    return f"UPDATE {table} SET status = :new{changes} WHERE id = :id AND status = :old RETURNING id"

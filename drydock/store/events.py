@@ -1,0 +1,76 @@
+"""The history: every decision, once, in the order in which it was committed."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..model import Event
+
+if TYPE_CHECKING:
+    from .base import Store
+
+_COLUMNS = "id, at, event, lease, resource, blueprint, data"
+
+
+class Events:
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+
+    def add(
+        self,
+        event: str,
+        *,
+        lease: int | None = None,
+        resource: int | None = None,
+        blueprint: str | None = None,
+        **data: Any,
+    ) -> None:
+        """Record one line. It is part of the transaction that is open."""
+        self._store.rows(
+            "INSERT INTO event (at, event, lease, resource, blueprint, data)"
+            " VALUES (:at, :event, :lease, :resource, :blueprint, :data)",
+            at=self._store.clock(),
+            event=event,
+            lease=lease,
+            resource=resource,
+            blueprint=blueprint,
+            data=json.dumps(data) if data else "{}",
+        )
+
+    def latest(self, most: int, *, event: str | None = None) -> list[Event]:
+        """The newest `most` events, oldest of them first; with `event`, only those of that name."""
+        where = "WHERE event = :event " if event else ""
+        parameters = {"event": event} if event else {}
+        rows = self._store.rows(
+            f"SELECT {_COLUMNS} FROM event {where}ORDER BY id DESC LIMIT :most", most=most, **parameters
+        )
+        return [_event(row) for row in reversed(rows)]
+
+    def after(self, id: int, most: int = 1000) -> list[Event]:
+        """Up to `most` events that follow event `id`, oldest first."""
+        rows = self._store.rows(
+            f"SELECT {_COLUMNS} FROM event WHERE id > :id ORDER BY id LIMIT :most", id=id, most=most
+        )
+        return [_event(row) for row in rows]
+
+    def of_lease(self, lease: int, most: int) -> list[Event]:
+        """The newest `most` events about a lease, oldest of them first."""
+        rows = self._store.rows(
+            f"SELECT {_COLUMNS} FROM event WHERE lease = :lease ORDER BY id DESC LIMIT :most",
+            lease=lease,
+            most=most,
+        )
+        return [_event(row) for row in reversed(rows)]
+
+    def of_resource(self, resource: int, most: int) -> list[Event]:
+        """The newest `most` events about a resource itself, oldest of them first."""
+        rows = self._store.rows(
+            f"SELECT {_COLUMNS} FROM event WHERE resource = :resource AND lease IS NULL ORDER BY id DESC LIMIT :most",
+            resource=resource,
+            most=most,
+        )
+        return [_event(row) for row in reversed(rows)]
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    id, at, event, lease, resource, blueprint, data = row
+    return Event(id, at, event, lease, resource, blueprint, json.loads(data))

@@ -1,0 +1,110 @@
+"""Is this path safe to keep a store at? Looked at by name alone: the database file itself is never opened here.
+
+Closing any descriptor of a file drops SQLite's own locks on it, and a committed write was lost that way. So the one
+time that the file is opened here is before SQLite knows it: to make it, empty, with the right mode from the start.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from ..errors import Refused, StoreError, quoted
+
+#: SQLite's WAL needs memory that all users of the file share, which these do not give
+NETWORK_FILESYSTEMS = frozenset(
+    "nfs nfs4 cifs smb3 smbfs 9p ceph lustre afs glusterfs ncpfs fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs beegfs".split()
+)
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def resolve(path: Path) -> Path:
+    """One absolute name for the file, however it was spelt, so that all processes agree on its neighbours' names."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def prepare(path: Path, *, make_parents: bool) -> None:
+    """Check that a store may live at `path` (see `resolve`), and make the file if it is not there.
+
+    Raises `Refused` where using it would be unsafe, `StoreError` where it is impossible.
+    """
+    if make_parents:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreError(f"cannot create {quoted(path.parent)}: {error.strerror}") from error
+    check_folder(path.parent, path)
+    if exists(path):
+        return
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        exists(path)  # another process was faster; the same rules hold for what it made
+    except OSError as error:
+        raise StoreError(f"cannot create {quoted(path)}: {error.strerror}") from error
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file that may be a store. Raises for anything else that has this name."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreError(f"cannot look at {quoted(path)}: {error.strerror}") from error
+    if stat.S_ISLNK(status.st_mode):
+        raise Refused(f"the store {quoted(path)} is a symbolic link; give the name of its target")
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreError(f"the store {quoted(path)} is not a regular file")
+    if status.st_nlink > 1:
+        raise Refused(
+            f"the store {quoted(path)} has {status.st_nlink} names (hard links); its log would split, so remove the others"
+        )
+    if os.geteuid() != 0 and status.st_uid != os.geteuid() and not status.st_mode & 0o066:
+        raise Refused(
+            f"cannot open {quoted(path)}: permission denied (owner {_user(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o})"
+        )
+    return True
+
+
+def check_folder(folder: Path, path: Path) -> None:
+    """Raise if `folder` is missing, can be tampered with by everybody, or lies on a network filesystem."""
+    try:
+        status = folder.stat()
+    except OSError as error:
+        reason = "no such directory" if isinstance(error, FileNotFoundError) else error.strerror
+        raise StoreError(f"cannot use the store {quoted(path)}: {reason}: {quoted(folder)}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise StoreError(f"cannot use the store {quoted(path)}: {quoted(folder)} is not a directory")
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise Refused(
+            f"the folder {quoted(folder)} of the store is writable by everyone; choose another, or: chmod o-w"
+        )
+    filesystem = filesystem_of(folder)
+    if filesystem in NETWORK_FILESYSTEMS:
+        raise Refused(
+            f"the store {quoted(path)} is on a network filesystem ({filesystem}), where SQLite's locks do not hold; use a local disk"
+        )
+
+
+def filesystem_of(folder: Path, mounts: Path = MOUNTS) -> str | None:
+    """The type of the filesystem that holds `folder`, or None where the system has no list of mounts."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    best, found = -1, None
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        point = left.split(" ")[4].encode().decode("unicode_escape", errors="replace")
+        if len(point) >= best and (str(folder) + "/").startswith(point.rstrip("/") + "/"):
+            best, found = len(point), right.split(" ")[0]
+    return found
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

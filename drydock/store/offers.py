@@ -1,0 +1,363 @@
+"""What is offered: blueprints, the sources they share, and the shapes and bindings of pools.
+
+Everything here changes only when somebody applies a pool file or throws a switch, and each such change raises the
+`config` number, so that what was worked out from it can be kept until then.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..attributes import canonical
+from ..model import Binding, Blueprint
+
+if TYPE_CHECKING:
+    from .base import Store
+
+_BLUEPRINT = (
+    "id, name, kind, type, settings, source, seats, most, grace, pooled, hooks, enabled = 1 AND listed = 1, live"
+)
+_FREE = "b.resource IS NULL AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1"
+_SITE = "b.id, b.name, b.blueprint, b.shape, b.slot_lock, b.lease_locks, b.attributes, b.fence"
+
+
+class Shape(NamedTuple):
+    """A set of attributes that `things` listed bindings of one blueprint have in common."""
+
+    id: int
+    attributes: Mapping[str, Any]
+    things: int
+
+
+class Site(NamedTuple):
+    """A binding that a resource could be built on."""
+
+    id: int
+    name: str
+    blueprint: int
+    shape: int
+    slot_lock: str
+    lease_locks: str
+    attributes: Mapping[str, Any]
+    fence: int
+
+
+class Declared(NamedTuple):
+    """A binding as its blueprint declares it, ready to be kept."""
+
+    name: str
+    slot_lock: str
+    lease_locks: str
+    attributes: str
+    in_service: bool
+    shape: str
+    traits: Mapping[str, str]
+
+
+class Offers:
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+
+    # ---- blueprints and sources
+
+    def config(self) -> int:
+        """A number that has grown since whatever is kept here last changed."""
+        row = self._store.row("SELECT config FROM store WHERE id = 1")
+        return row[0] if row else 0
+
+    def changed(self) -> None:
+        self._store.rows("UPDATE store SET config = config + 1 WHERE id = 1")
+
+    def blueprints(self) -> list[Blueprint]:
+        rows = self._store.rows(f"SELECT {_BLUEPRINT} FROM blueprint ORDER BY id")
+        return [_blueprint(row) for row in rows]
+
+    def blueprint(self, name: str) -> Blueprint | None:
+        row = self._store.row(f"SELECT {_BLUEPRINT} FROM blueprint WHERE name = :name", name=name)
+        return _blueprint(row) if row else None
+
+    def save_blueprint(self, blueprint: Blueprint) -> int:
+        """Insert it, or replace the one of the same name, whose id, live count and switch stay; return the id."""
+        row = self._store.row(
+            "INSERT INTO blueprint (name, kind, type, settings, source, seats, most, grace, pooled, hooks, enabled, listed, live)"
+            " VALUES (:name, :kind, :type, :settings, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0)"
+            " ON CONFLICT (name) DO UPDATE SET kind = :kind, type = :type, settings = :settings, source = :source,"
+            " seats = :seats, most = :most, grace = :grace, pooled = :pooled, hooks = :hooks, listed = 1"
+            " RETURNING id",
+            name=blueprint.name,
+            kind=blueprint.kind,
+            type=blueprint.type,
+            settings=canonical(blueprint.settings),
+            source=blueprint.source,
+            seats=blueprint.seats,
+            most=blueprint.limit,
+            grace=blueprint.grace,
+            pooled=int(blueprint.pooled),
+            hooks=" ".join(sorted(blueprint.hooks)),
+        )
+        assert row is not None
+        return int(row[0])
+
+    def switch_blueprint(self, name: str, enabled: bool) -> bool:
+        """Set the switch; False if there is no such blueprint."""
+        return bool(
+            self._store.rows(
+                "UPDATE blueprint SET enabled = :enabled WHERE name = :name RETURNING id",
+                name=name,
+                enabled=int(enabled),
+            )
+        )
+
+    def is_listed(self, name: str) -> bool:
+        """Whether the pool file that was last applied with --prune had it, or a later one has."""
+        row = self._store.row("SELECT listed FROM blueprint WHERE name = :name", name=name)
+        return bool(row and row[0])
+
+    def prune_blueprint(self, name: str) -> None:
+        """Note that the pool file no longer has it: it takes no new leases until a file has it again."""
+        self._store.rows("UPDATE blueprint SET listed = 0 WHERE name = :name", name=name)
+
+    def take_room(self, blueprint: int) -> bool:
+        """Count one more live resource, unless that would be over the blueprint's limit or it is switched off."""
+        return bool(
+            self._store.rows(
+                "UPDATE blueprint SET live = live + 1"
+                " WHERE id = :id AND enabled = 1 AND listed = 1 AND (most IS NULL OR live < most) RETURNING live",
+                id=blueprint,
+            )
+        )
+
+    def live(self, blueprint: int) -> int:
+        """How many of its resources are alive, broken ones included."""
+        row = self._store.row("SELECT live FROM blueprint WHERE id = :id", id=blueprint)
+        return row[0] if row else 0
+
+    def free_room(self, blueprint: int) -> None:
+        self._store.rows("UPDATE blueprint SET live = live - 1 WHERE id = :id", id=blueprint)
+
+    def sources(self) -> dict[str, Any]:
+        """The shared tables, by name."""
+        return {name: json.loads(data) for name, data in self._store.rows("SELECT name, data FROM source")}
+
+    def save_source(self, name: str, data: Mapping[str, Any]) -> None:
+        self._store.rows(
+            "INSERT INTO source (name, data) VALUES (:name, :data) ON CONFLICT (name) DO UPDATE SET data = :data",
+            name=name,
+            data=canonical(data),
+        )
+
+    # ---- shapes and bindings
+
+    def shapes(self, blueprint: int) -> list[Shape]:
+        """The shapes that a blueprint has; a builder has one, without attributes."""
+        rows = self._store.rows(
+            "SELECT id, attributes, things FROM shape WHERE blueprint = :blueprint ORDER BY id",
+            blueprint=blueprint,
+        )
+        return [Shape(id, json.loads(attributes), things) for id, attributes, things in rows]
+
+    def free_sites(self, shape: int, most: int) -> list[Site]:
+        """The first `most` free bindings of a shape, in the order in which they were declared."""
+        rows = self._store.rows(
+            f"SELECT {_SITE} FROM binding b WHERE b.shape = :shape AND {_FREE} ORDER BY b.id LIMIT :most",
+            shape=shape,
+            most=most,
+        )
+        return [_site(row) for row in rows]
+
+    def sites_with_trait(self, name: str, value: str, shapes: Sequence[int]) -> list[tuple[Site, bool, int | None]]:
+        """The listed bindings with one trait: each with whether it is free, and the resource that holds it."""
+        rows = self._store.rows(
+            f"SELECT {_SITE}, CASE WHEN {_FREE} THEN 1 ELSE 0 END, b.resource"
+            " FROM trait t JOIN binding b ON b.id = t.binding"
+            " WHERE t.name = :name AND t.value = :value AND b.listed = 1 ORDER BY b.id",
+            name=name,
+            value=value,
+        )
+        return [(_site(row[:8]), bool(row[8]), row[9]) for row in rows if row[3] in shapes]
+
+    def hold(self, slot_lock: str, resource: int) -> None:
+        """Note, on every binding with this slot lock, which resource holds it: none of them is free now."""
+        self._store.rows(
+            "UPDATE binding SET resource = :resource WHERE slot_lock = :slot_lock",
+            slot_lock=slot_lock,
+            resource=resource,
+        )
+
+    def let_go(self, resource: int, fence: int) -> None:
+        """Note that the resource is gone, and how far its fence had come."""
+        self._store.rows(
+            "UPDATE binding SET resource = NULL, fence = :fence WHERE resource = :resource",
+            resource=resource,
+            fence=fence,
+        )
+
+    def bindings(self) -> list[Binding]:
+        """Every binding that is listed, or that a live resource still stands on."""
+        rows = self._store.rows(
+            "SELECT b.id, b.name, p.name, b.enabled = 1 AND b.in_service = 1 AND b.listed = 1, b.resource"
+            " FROM binding b JOIN blueprint p ON p.id = b.blueprint"
+            " WHERE b.listed = 1 OR b.resource IS NOT NULL ORDER BY p.id, b.id"
+        )
+        return [
+            Binding(id, name, blueprint, bool(enabled), resource) for id, name, blueprint, enabled, resource in rows
+        ]
+
+    def switch_binding(self, name: str, blueprint: str | None, enabled: bool) -> int:
+        """Set the switch of every binding of this name, in one blueprint or in all; return how many there are."""
+        rows = self._store.rows(
+            "UPDATE binding SET enabled = :enabled WHERE name = :name"
+            " AND (:blueprint IS NULL OR blueprint IN (SELECT id FROM blueprint WHERE name = :blueprint)) RETURNING blueprint",
+            name=name,
+            blueprint=blueprint,
+            enabled=int(enabled),
+        )
+        for (touched,) in set(rows):
+            self.refresh_resources(touched)
+        return len(rows)
+
+    def declared(self, blueprint: int) -> dict[str, tuple[int, Declared, bool]]:
+        """The bindings kept for a blueprint, by name: id, declaration, and whether it is still listed."""
+        traits: dict[int, dict[str, str]] = {}
+        for binding, name, value in self._store.rows(
+            "SELECT t.binding, t.name, t.value FROM binding b JOIN trait t ON t.binding = b.id WHERE b.blueprint = :blueprint",
+            blueprint=blueprint,
+        ):
+            traits.setdefault(binding, {})[name] = value
+        rows = self._store.rows(
+            "SELECT b.id, b.listed, b.name, b.slot_lock, b.lease_locks, b.attributes, b.in_service, s.attributes"
+            " FROM binding b JOIN shape s ON s.id = b.shape WHERE b.blueprint = :blueprint ORDER BY b.id",
+            blueprint=blueprint,
+        )
+        kept = {}
+        for id, listed, name, slot_lock, locks, attributes, in_service, shape in rows:
+            declared = Declared(name, slot_lock, locks, attributes, bool(in_service), shape, traits.get(id, {}))
+            kept[name] = (id, declared, bool(listed))
+        return kept
+
+    def declare(self, blueprint: int, wanted: Iterable[Declared]) -> None:
+        """Make the kept bindings of a blueprint the `wanted` ones.
+
+        A binding that is not wanted any more is forgotten, or, when a resource still stands on it, marked as not
+        listed. The operator's switches stay as they are.
+        """
+        wanted = list(wanted)
+        kept = self.declared(blueprint)
+        shapes = self._save_shapes(blueprint, wanted)
+        for declared in wanted:
+            id, old, listed = kept.pop(declared.name, (None, None, False))
+            if old == declared and listed:
+                continue
+            id = self._save_binding(blueprint, shapes[declared.shape], declared)
+            self._store.rows("DELETE FROM trait WHERE binding = :id", id=id)
+            for name, value in declared.traits.items():
+                self._store.rows(
+                    "INSERT INTO trait (name, value, binding) VALUES (:name, :value, :id)",
+                    name=name,
+                    value=value,
+                    id=id,
+                )
+        for id, _, _ in kept.values():
+            self._store.rows("DELETE FROM trait WHERE binding = :id", id=id)
+            self._store.rows("UPDATE binding SET listed = 0 WHERE id = :id", id=id)
+            self._store.rows("DELETE FROM binding WHERE id = :id AND resource IS NULL", id=id)
+        self._hold_what_is_held(blueprint)
+        self.refresh_resources(blueprint)
+
+    def refresh_resources(self, blueprint: int) -> None:
+        """Open exactly those resources whose binding is in use and still what they were built on; copy the seats."""
+        self._store.rows(
+            "UPDATE resource SET open = CASE WHEN binding IS NULL OR EXISTS (SELECT 1 FROM binding b"
+            " WHERE b.id = resource.binding AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1"
+            " AND b.attributes = resource.attributes AND b.shape = resource.shape) THEN 1 ELSE 0 END,"
+            " seats = COALESCE((SELECT p.seats FROM blueprint p WHERE p.id = :blueprint), :unlimited)"
+            " WHERE blueprint = :blueprint AND status <> 'destroyed'",
+            blueprint=blueprint,
+            unlimited=UNLIMITED,
+        )
+
+    def shared_slot_locks(self, blueprint: int) -> list[tuple[str, str, str]]:
+        """Slot locks that this blueprint's bindings have in common with another's: key, binding, other blueprint."""
+        rows = self._store.rows(
+            "SELECT mine.slot_lock, mine.name, p.name FROM binding mine"
+            " JOIN binding other ON other.slot_lock = mine.slot_lock AND other.blueprint <> mine.blueprint"
+            " JOIN blueprint p ON p.id = other.blueprint"
+            " WHERE mine.blueprint = :blueprint AND mine.listed = 1 AND other.listed = 1 LIMIT 10",
+            blueprint=blueprint,
+        )
+        return [(key, binding, other) for key, binding, other in rows]
+
+    def _save_shapes(self, blueprint: int, wanted: Sequence[Declared]) -> dict[str, int]:
+        things: dict[str, int] = {}
+        for declared in wanted:
+            things[declared.shape] = things.get(declared.shape, 0) + 1
+        if not wanted:
+            things = {"{}": 0}
+        self._store.rows("UPDATE shape SET things = 0 WHERE blueprint = :blueprint", blueprint=blueprint)
+        ids = {}
+        for attributes, number in things.items():
+            row = self._store.row(
+                "INSERT INTO shape (blueprint, attributes, things) VALUES (:blueprint, :attributes, :things)"
+                " ON CONFLICT (blueprint, attributes) DO UPDATE SET things = :things RETURNING id",
+                blueprint=blueprint,
+                attributes=attributes,
+                things=number,
+            )
+            assert row is not None
+            ids[attributes] = int(row[0])
+        return ids
+
+    def _save_binding(self, blueprint: int, shape: int, declared: Declared) -> int:
+        row = self._store.row(
+            "INSERT INTO binding (blueprint, shape, name, slot_lock, lease_locks, attributes, enabled, in_service, listed,"
+            " resource, fence) VALUES (:blueprint, :shape, :name, :slot_lock, :lease_locks, :attributes, 1, :in_service, 1,"
+            " NULL, 0) ON CONFLICT (blueprint, name) DO UPDATE SET shape = :shape, slot_lock = :slot_lock,"
+            " lease_locks = :lease_locks, attributes = :attributes, in_service = :in_service, listed = 1 RETURNING id",
+            blueprint=blueprint,
+            shape=shape,
+            name=declared.name,
+            slot_lock=declared.slot_lock,
+            lease_locks=declared.lease_locks,
+            attributes=declared.attributes,
+            in_service=int(declared.in_service),
+        )
+        assert row is not None
+        return int(row[0])
+
+    def _hold_what_is_held(self, blueprint: int) -> None:
+        # A new binding may have the slot lock of one that a resource of another blueprint stands on.
+        self._store.rows(
+            "UPDATE binding SET resource = (SELECT CAST(substr(l.holder, 10) AS INTEGER) FROM slot_lock l"
+            " WHERE l.key = binding.slot_lock AND l.holder LIKE 'resource:%')"
+            " WHERE blueprint = :blueprint AND resource IS NULL"
+            " AND EXISTS (SELECT 1 FROM slot_lock l WHERE l.key = binding.slot_lock)",
+            blueprint=blueprint,
+        )
+
+
+#: what the `seats` of a resource say when its blueprint sets no limit
+UNLIMITED = 2**31 - 1
+
+
+def _blueprint(row: tuple[Any, ...]) -> Blueprint:
+    id, name, kind, type, settings, source, seats, most, grace, pooled, hooks, enabled, live = row
+    return Blueprint(
+        id,
+        name,
+        kind,
+        type,
+        json.loads(settings),
+        source,
+        seats,
+        most,
+        grace,
+        bool(pooled),
+        frozenset(hooks.split()),
+        bool(enabled),
+        live,
+    )
+
+
+def _site(row: tuple[Any, ...]) -> Site:
+    id, name, blueprint, shape, slot_lock, lease_locks, attributes, fence = row
+    return Site(id, name, blueprint, shape, slot_lock, lease_locks, json.loads(attributes), fence)

@@ -1,0 +1,75 @@
+"""Tell the living from the dead without guessing by process number: each connection holds a lock that dies with it.
+
+One byte of one file beside the store, at an offset drawn at random, is locked by the kernel for as long as the
+process lives. The offset is the name that the connection writes on what it waits for or works on. POSIX record locks
+are used since, unlike `flock`, a forked child does not inherit them; in return, closing any descriptor of the file
+drops all of the process's locks, so it is opened once for each process and never closed.
+"""
+
+import fcntl
+import os
+import secrets
+from pathlib import Path
+
+from ..errors import StoreError, quoted
+
+
+class _Registry:
+    """What this process holds: a descriptor for each file, and the offsets locked through it."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.files: dict[Path, tuple[int, set[int]]] = {}
+
+    def file(self, path: Path) -> tuple[int, set[int]]:
+        if self.pid != os.getpid():  # a forked child holds none of its parent's locks
+            self.pid, self.files = os.getpid(), {}
+        if path not in self.files:
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise StoreError(f"cannot open {quoted(path)}: {error.strerror}") from error
+            self.files[path] = (fd, set())
+        return self.files[path]
+
+
+_registry = _Registry()
+
+
+def announce(path: Path) -> str:
+    """Hold a lock in the file at `path` until `withdraw` or the end of this process; return its name."""
+    fd, own = _registry.file(path)
+    while True:
+        offset = secrets.randbits(48)
+        if offset not in own and _lock(fd, offset):
+            own.add(offset)
+            return f"{offset:012x}"
+
+
+def withdraw(path: Path, name: str) -> None:
+    """Let go of the lock. May be called twice."""
+    fd, own = _registry.file(path)
+    offset = int(name, 16)
+    if offset in own:
+        own.discard(offset)
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
+
+
+def is_alive(path: Path, name: str) -> bool:
+    """Whether the process that announced this name still runs, and has not withdrawn it."""
+    fd, own = _registry.file(path)
+    offset = int(name, 16)
+    if offset in own:
+        return True
+    if not _lock(fd, offset):
+        return True
+    fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
+    return False
+
+
+def _lock(fd: int, offset: int) -> bool:
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -1,0 +1,283 @@
+"""Resources: found by index, given a seat by compare-and-set, counted until they are destroyed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..model import Resource, ResourceStatus
+from .offers import UNLIMITED
+
+if TYPE_CHECKING:
+    from .base import Store
+
+#: what `from_row` reads, for the aliases r (resource) and p (its blueprint)
+COLUMNS = (
+    "r.id, r.name, r.type, p.name, r.status, r.attributes, r.slot_locks, r.fence, r.seats, r.used, r.created_at,"
+    " r.idle_since, r.built_for, r.reclaimed_for, p.hooks"
+)
+WIDTH = 15
+_FROM = "FROM resource r JOIN blueprint p ON p.id = r.blueprint"
+# Word for word the condition of the index resource_room, or it is not used.
+_ROOM = "r.status = 'active' AND r.open = 1 AND r.used < r.seats"
+
+
+class Room(NamedTuple):
+    """A resource with a free seat."""
+
+    id: int
+    attributes: str  #: as JSON, since few who find it must look
+    shape: int
+    lease_locks: str
+    seats: int
+    used: int
+    idle_since: float
+
+
+class Idle(NamedTuple):
+    """A resource that nobody uses."""
+
+    id: int
+    attributes: str  #: as JSON
+    idle_since: float
+    grace: float  #: seconds that it is left alone
+
+
+class Left(NamedTuple):
+    """What is left of a resource when a lease has gone."""
+
+    used: int
+    open: bool
+    status: ResourceStatus
+    has_destroy_hook: bool
+
+
+class Resources:
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+
+    def add(
+        self,
+        *,
+        blueprint: int,
+        binding: int | None,
+        shape: int,
+        name: str,
+        type: str,
+        status: ResourceStatus,
+        attributes: Mapping[str, Any],
+        lease_locks: str,
+        seats: int | None,
+        fence: int,
+        built_for: int | None,
+        worker: str | None,
+    ) -> int:
+        """Insert a resource that holds no slot lock yet; return its id."""
+        row = self._store.row(
+            "INSERT INTO resource (blueprint, binding, shape, name, type, status, attributes, slot_locks, lease_locks, seats,"
+            " used, open, fence, built_for, worker, not_before, created_at, idle_since) VALUES (:blueprint, :binding, :shape,"
+            " :name, :type, :status, :attributes, '[]', :lease_locks, :seats, 0, 1, :fence, :built_for, :worker, 0, :now, :now)"
+            " RETURNING id",
+            blueprint=blueprint,
+            binding=binding,
+            shape=shape,
+            name=name,
+            type=type,
+            status=status,
+            attributes=json.dumps(attributes, sort_keys=True, separators=(",", ":")),
+            lease_locks=lease_locks,
+            seats=UNLIMITED if seats is None else seats,
+            fence=fence,
+            built_for=built_for,
+            worker=worker,
+            now=self._store.clock(),
+        )
+        assert row is not None
+        return int(row[0])
+
+    def set_slot_locks(self, id: int, keys: Iterable[str]) -> None:
+        self._store.rows("UPDATE resource SET slot_locks = :keys WHERE id = :id", id=id, keys=json.dumps(list(keys)))
+
+    def get(self, id: int) -> Resource | None:
+        row = self._store.row(f"SELECT {COLUMNS} {_FROM} WHERE r.id = :id", id=id)
+        return from_row(row) if row else None
+
+    def live(self) -> list[Resource]:
+        """Every resource that is not destroyed."""
+        return [
+            from_row(row)
+            for row in self._store.rows(f"SELECT {COLUMNS} {_FROM} WHERE r.status <> 'destroyed' ORDER BY r.id")
+        ]
+
+    def latest(self, most: int) -> list[Resource]:
+        """The newest `most` resources, destroyed ones included, oldest of them first."""
+        rows = self._store.rows(f"SELECT {COLUMNS} {_FROM} ORDER BY r.id DESC LIMIT :most", most=most)
+        return [from_row(row) for row in reversed(rows)]
+
+    # ---- choosing
+
+    def with_room(self, shape: int, *, shared: bool, most: int = 1) -> list[Room]:
+        """Resources of a shape with a free seat: unused ones, least recently used first; or, `shared`, used ones,
+        least used first."""
+        chosen = (
+            "r.used > 0 ORDER BY r.used, r.idle_since, r.id" if shared else "r.used = 0 ORDER BY r.idle_since, r.id"
+        )
+        rows = self._store.rows(
+            "SELECT r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since FROM resource r"
+            f" WHERE {_ROOM} AND r.shape = :shape AND {chosen} LIMIT :most",
+            shape=shape,
+            most=most,
+        )
+        return [Room(*row) for row in rows]
+
+    def room(self, id: int) -> Room | None:
+        """The resource, if it has a free seat."""
+        row = self._store.row(
+            f"SELECT r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since FROM resource r WHERE r.id = :id AND {_ROOM}",
+            id=id,
+        )
+        return Room(*row) if row else None
+
+    def built_for(self, lease: int, *, moving: bool = False) -> int | None:
+        """The resource that is still being built for a lease; with `moving`, also one that is being torn down."""
+        rows = self._store.rows(
+            "SELECT id, status FROM resource WHERE status IN ('pending', 'released', 'broken') AND built_for = :lease",
+            lease=lease,
+        )
+        return next((id for id, status in rows if moving or status == ResourceStatus.PENDING), None)
+
+    def reclaimed_for(self, lease: int) -> int | None:
+        """The resource that is still being torn down to make room for a lease."""
+        row = self._store.row(
+            "SELECT id FROM resource WHERE status IN ('pending', 'released', 'broken') AND reclaimed_for = :lease",
+            lease=lease,
+        )
+        return row[0] if row else None
+
+    def idle(self, shape: int, most: int) -> list[Idle]:
+        """The idle resources of a shape that may take leases, least recently used first."""
+        rows = self._store.rows(
+            f"SELECT r.id, r.attributes, r.idle_since, p.grace {_FROM} WHERE {_ROOM} AND r.shape = :shape AND r.used = 0"
+            " ORDER BY r.idle_since, r.id LIMIT :most",
+            shape=shape,
+            most=most,
+        )
+        return [Idle(*row) for row in rows]
+
+    def idle_in_the_way(self, shape: int) -> Idle | None:
+        """The idle resource of another blueprint that holds a binding of this shape, least recently used."""
+        row = self._store.row(
+            f"SELECT r.id, r.attributes, r.idle_since, p.grace {_FROM}"
+            " JOIN binding b ON b.resource = r.id AND b.blueprint <> r.blueprint"
+            " WHERE b.shape = :shape AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 AND r.status = 'active'"
+            " AND r.used = 0 ORDER BY r.idle_since LIMIT 1",
+            shape=shape,
+        )
+        return Idle(*row) if row else None
+
+    def idle_and_closed(self) -> list[int]:
+        """Idle resources that may take no new lease, since what they stand on is switched off, gone or changed."""
+        return [
+            id
+            for (id,) in self._store.rows(
+                "SELECT id FROM resource WHERE status <> 'destroyed' AND status = 'active' AND open = 0 AND used = 0"
+            )
+        ]
+
+    def leases_on(self, shapes: Sequence[int]) -> int:
+        """How many leases stand on resources of these shapes."""
+        counts = [
+            self._store.row(
+                "SELECT COALESCE(sum(used), 0) FROM resource WHERE shape = :shape AND status <> 'destroyed'",
+                shape=shape,
+            )
+            for shape in shapes
+        ]
+        return sum(row[0] for row in counts if row)
+
+    def leases_of(self, blueprint: int) -> int:
+        """How many leases stand on a blueprint's resources."""
+        row = self._store.row(
+            "SELECT COALESCE(sum(used), 0) FROM resource WHERE blueprint = :blueprint AND status <> 'destroyed'",
+            blueprint=blueprint,
+        )
+        return row[0] if row else 0
+
+    def leases_at(self, binding: int) -> int:
+        """How many leases stand on the resources that are built on a binding."""
+        row = self._store.row(
+            "SELECT COALESCE(sum(used), 0) FROM resource WHERE binding = :binding AND status <> 'destroyed'",
+            binding=binding,
+        )
+        return row[0] if row else 0
+
+    # ---- changing
+
+    def take_seat(self, id: int) -> int | None:
+        """Count one more lease and raise the fence; return the fence, or None when there is no seat (any more)."""
+        row = self._store.row(
+            "UPDATE resource SET used = used + 1, fence = fence + 1"
+            " WHERE id = :id AND status = 'active' AND open = 1 AND used < seats RETURNING fence",
+            id=id,
+        )
+        return row[0] if row else None
+
+    def leave_seat(self, id: int) -> Left:
+        """Count one lease less. Idle time counts from now."""
+        row = self._store.row(
+            "UPDATE resource SET used = used - 1, idle_since = :now WHERE id = :id RETURNING used, open, status,"
+            " (SELECT hooks FROM blueprint WHERE id = resource.blueprint)",
+            id=id,
+            now=self._store.clock(),
+        )
+        assert row is not None
+        return Left(row[0], bool(row[1]), ResourceStatus(row[2]), "destroy" in row[3].split())
+
+    def moving(self) -> list[tuple[int, ResourceStatus, str | None, float]]:
+        """Resources that somebody must move on: id, status, the process at work on it, not before when."""
+        rows = self._store.rows(
+            "SELECT id, status, worker, not_before FROM resource WHERE status IN ('pending', 'released', 'broken') ORDER BY id"
+        )
+        return [(id, ResourceStatus(status), worker, not_before) for id, status, worker, not_before in rows]
+
+    def blueprint_of(self, id: int) -> int:
+        """The id of its blueprint."""
+        row = self._store.row("SELECT blueprint FROM resource WHERE id = :id", id=id)
+        assert row is not None
+        return int(row[0])
+
+
+def from_row(row: tuple[Any, ...]) -> Resource:
+    (
+        id,
+        name,
+        type,
+        blueprint,
+        status,
+        attributes,
+        slot_locks,
+        fence,
+        seats,
+        used,
+        created,
+        idle,
+        built,
+        reclaimed,
+        hooks,
+    ) = row
+    return Resource(
+        id,
+        name,
+        type,
+        blueprint,
+        ResourceStatus(status),
+        json.loads(attributes),
+        tuple(json.loads(slot_locks)),
+        fence,
+        None if seats == UNLIMITED else seats,
+        used,
+        created,
+        idle,
+        built,
+        reclaimed,
+        frozenset(hooks.split()),
+    )

@@ -1,0 +1,172 @@
+"""The tables, and numbered changes to them. `sqlite_utils.Migrations` keeps the record of which were made.
+
+`SCHEMA_VERSION` is the number of migrations, kept in the file's `user_version` too, where a command that finds its
+schema current reads it without importing sqlite-utils.
+
+Indexes follow the questions that a grant asks: each holds only the rows that can be an answer (what has room, what
+is free, what still lives), so none of them grows with the leases that are over.
+"""
+
+from typing import TYPE_CHECKING
+
+from sqlite_utils import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils.db import Database
+
+migrations = Migrations("drydock")
+
+_LEASE = "'pending', 'acquired', 'active', 'released', 'broken', 'destroyed'"
+_RESOURCE = "'pending', 'active', 'released', 'broken', 'destroyed'"
+
+FIRST_TABLES = f"""
+CREATE TABLE store (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    config INTEGER NOT NULL,  -- grows with every change of what is offered
+    created_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE source (
+    name TEXT NOT NULL PRIMARY KEY,
+    data TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE blueprint (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    type TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    source TEXT,
+    seats INTEGER CHECK (seats > 0),
+    most INTEGER CHECK (most >= 0),
+    grace REAL NOT NULL CHECK (grace >= 0),
+    pooled INTEGER NOT NULL CHECK (pooled IN (0, 1)),
+    hooks TEXT NOT NULL,
+    enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),  -- the operator's switch
+    listed INTEGER NOT NULL CHECK (listed IN (0, 1)),  -- 0: pruned, the pool file no longer has it
+    live INTEGER NOT NULL CHECK (live >= 0)
+) STRICT;
+
+-- A shape is a set of attributes that many things of one blueprint share; what tells single things apart is a trait.
+CREATE TABLE shape (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    blueprint INTEGER NOT NULL REFERENCES blueprint (id),
+    attributes TEXT NOT NULL,
+    things INTEGER NOT NULL,
+    UNIQUE (blueprint, attributes)
+) STRICT;
+
+CREATE TABLE binding (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    blueprint INTEGER NOT NULL REFERENCES blueprint (id),
+    shape INTEGER NOT NULL REFERENCES shape (id),
+    name TEXT NOT NULL,
+    slot_lock TEXT NOT NULL,
+    lease_locks TEXT NOT NULL,
+    attributes TEXT NOT NULL,
+    enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),  -- the operator's switch
+    in_service INTEGER NOT NULL CHECK (in_service IN (0, 1)),  -- what its source says
+    listed INTEGER NOT NULL CHECK (listed IN (0, 1)),  -- 0: its source no longer has it
+    resource INTEGER,
+    fence INTEGER NOT NULL,  -- the last fence of the last resource on it
+    UNIQUE (blueprint, name)
+) STRICT;
+CREATE INDEX binding_free ON binding (shape, id)
+    WHERE resource IS NULL AND enabled = 1 AND in_service = 1 AND listed = 1;
+CREATE INDEX binding_slot_lock ON binding (slot_lock);
+CREATE INDEX binding_resource ON binding (resource) WHERE resource IS NOT NULL;
+
+CREATE TABLE trait (
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    binding INTEGER NOT NULL REFERENCES binding (id),
+    PRIMARY KEY (name, value, binding)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX trait_binding ON trait (binding);
+
+CREATE TABLE resource (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    blueprint INTEGER NOT NULL REFERENCES blueprint (id),
+    binding INTEGER,
+    shape INTEGER NOT NULL REFERENCES shape (id),
+    name TEXT NOT NULL,
+    type TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ({_RESOURCE})),
+    attributes TEXT NOT NULL,
+    slot_locks TEXT NOT NULL,
+    lease_locks TEXT NOT NULL,
+    seats INTEGER NOT NULL CHECK (seats > 0),
+    used INTEGER NOT NULL CHECK (used >= 0),
+    open INTEGER NOT NULL CHECK (open IN (0, 1)),  -- 0: what it stands on takes no new lease
+    fence INTEGER NOT NULL,
+    built_for INTEGER,
+    reclaimed_for INTEGER,
+    worker TEXT,  -- the process that runs a hook for it
+    not_before REAL NOT NULL,  -- a hook that failed or yielded is not called again before
+    created_at REAL NOT NULL,
+    idle_since REAL NOT NULL
+) STRICT;
+CREATE INDEX resource_room ON resource (shape, used, idle_since, id)
+    WHERE status = 'active' AND open = 1 AND used < seats;
+CREATE INDEX resource_live ON resource (shape, id) WHERE status <> 'destroyed';
+CREATE INDEX resource_moving ON resource (id) WHERE status IN ('pending', 'released', 'broken');
+CREATE INDEX resource_binding ON resource (binding) WHERE status <> 'destroyed';
+
+CREATE TABLE lease (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    status TEXT NOT NULL CHECK (status IN ({_LEASE})),
+    type TEXT NOT NULL,
+    blueprints TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    attributes TEXT NOT NULL,
+    resource INTEGER REFERENCES resource (id),
+    slot_locks TEXT NOT NULL,
+    fence INTEGER,
+    until REAL,
+    ttl REAL,
+    process TEXT,  -- the process that it is bound to: it ends when that dies
+    worker TEXT,
+    not_before REAL NOT NULL,
+    failures INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    granted_at REAL,
+    ended_at REAL,
+    reason TEXT,
+    CHECK (resource IS NOT NULL OR status IN ('pending', 'broken', 'destroyed'))
+) STRICT;
+CREATE INDEX lease_pending ON lease (type, id) WHERE status = 'pending';
+CREATE INDEX lease_live ON lease (resource) WHERE status <> 'destroyed';
+CREATE INDEX lease_moving ON lease (id) WHERE status IN ('acquired', 'released', 'broken');
+CREATE INDEX lease_process ON lease (process) WHERE process IS NOT NULL AND status <> 'destroyed';
+
+CREATE TABLE slot_lock (
+    key TEXT NOT NULL PRIMARY KEY,
+    holder TEXT NOT NULL,
+    taken_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    event TEXT NOT NULL,
+    lease INTEGER,
+    resource INTEGER,
+    blueprint TEXT,
+    data TEXT NOT NULL
+) STRICT;
+CREATE INDEX event_lease ON event (lease, id) WHERE lease IS NOT NULL;
+CREATE INDEX event_resource ON event (resource, id) WHERE resource IS NOT NULL AND lease IS NULL;
+"""
+
+
+@migrations()
+def first_tables(db: "Database") -> None:
+    # One statement at a time: executescript() would commit the transaction that the migration runs in.
+    for statement in FIRST_TABLES.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
+    db.conn.execute(
+        "INSERT INTO store (id, config, created_at) VALUES (1, 1, (julianday('now') - 2440587.5) * 86400.0)"
+    )

@@ -1,0 +1,107 @@
+"""The slot-lock table: one row for each key that is held.
+
+The key is stored whole and compared byte for byte. Keys are taken in sorted order, one order for everyone, so that
+two requests for the same two keys cannot wait for one another, and with ON CONFLICT DO NOTHING, since a failed INSERT
+would poison a PostgreSQL transaction.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..errors import SlotLockHeld
+from ..model import SlotLockRow
+from ..slots import SlotLock
+
+if TYPE_CHECKING:
+    from .base import Store
+
+#: `of` slots are searched from 0; the search stops at the first that is free, so it costs what is taken, not what there is
+_FIRST_FREE = """
+WITH RECURSIVE slot (number) AS (
+    SELECT 0 UNION ALL SELECT number + 1 FROM slot WHERE number + 1 < :of
+)
+SELECT number FROM slot
+WHERE NOT EXISTS (SELECT 1 FROM slot_lock WHERE key = :key || '.slot(' || number || ')')
+LIMIT 1
+"""
+
+
+class SlotLocks:
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+
+    def take(self, locks: Iterable[SlotLock], holder: str) -> list[str]:
+        """Take all of `locks` for `holder` and return their keys, or raise `SlotLockHeld` naming every key in the way.
+
+        Call it inside `attempt()` or `write()`: that undoes the rows already taken. A key that the same holder has
+        counts as taken, and a key asked for twice is one key.
+        """
+        taken: list[str] = []
+        held: dict[str, str] = {}
+        for lock in sorted(set(locks)):
+            key = lock.key if not lock.of else self._numbered(lock, holder)
+            if self._store.rows(
+                "INSERT INTO slot_lock (key, holder, taken_at) VALUES (:key, :holder, :now)"
+                " ON CONFLICT DO NOTHING RETURNING key",
+                key=key,
+                holder=holder,
+                now=self._store.clock(),
+            ):
+                taken.append(key)
+                continue
+            other = self.holder_of(key)
+            if other == holder:
+                taken.append(key)
+            else:
+                held[key] = other or "nobody any more"
+        if held:
+            raise SlotLockHeld(held)
+        return taken
+
+    def resolve(self, locks: Iterable[SlotLock], holder: str) -> list[str]:
+        """The keys that `take` would take, without taking them. For the race laboratory alone."""
+        return [lock.key if not lock.of else self._numbered(lock, holder) for lock in sorted(set(locks))]
+
+    def free(self, keys: Iterable[str], holder: str) -> None:
+        """Free those of `keys` that `holder` holds. May be called twice."""
+        for key in keys:
+            self._store.rows("DELETE FROM slot_lock WHERE key = :key AND holder = :holder", key=key, holder=holder)
+
+    def look_free(self, locks: Iterable[SlotLock]) -> bool:
+        """Whether all of `locks` are free at this moment. Advice for choosing; only `take` decides."""
+        return all(
+            self.holder_of(lock.key) is None if not lock.of else self._first_free(lock) is not None
+            for lock in set(locks)
+        )
+
+    def holder_of(self, key: str) -> str | None:
+        row = self._store.row("SELECT holder FROM slot_lock WHERE key = :key", key=key)
+        return row[0] if row else None
+
+    def all(self) -> list[SlotLockRow]:
+        """Every slot lock that is held, by key."""
+        return [
+            SlotLockRow(*row) for row in self._store.rows("SELECT key, holder, taken_at FROM slot_lock ORDER BY key")
+        ]
+
+    def _numbered(self, lock: SlotLock, holder: str) -> str:
+        own = (
+            self._store.row(
+                "SELECT key FROM slot_lock WHERE key >= :low AND key < :high AND holder = :holder",
+                low=f"{lock.key}.slot(",
+                high=f"{lock.key}.slot)",
+                holder=holder,
+            )
+            if lock.of > 1
+            else None
+        )
+        if own:
+            return str(own[0])
+        number = self._first_free(lock)
+        return lock.slot(0 if number is None else number).key
+
+    def _first_free(self, lock: SlotLock) -> int | None:
+        if lock.of == 1:
+            return None if self.holder_of(lock.slot(0).key) else 0
+        row = self._store.row(_FIRST_FREE, key=lock.key, of=lock.of)
+        return row[0] if row else None

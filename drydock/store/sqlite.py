@@ -1,0 +1,340 @@
+"""SQLite: one file, many processes of one machine.
+
+The `sqlite3` connection is used directly; sqlite-utils, which costs twice what click does to import, is loaded only
+when the schema must be made or changed.
+"""
+
+import contextlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import ConfigError, StoreBusy, StoreDamaged, StoreError, quoted
+from ..model import Finding
+from . import files, presence
+from .base import Row, Store
+from .turnstile import Turnstile
+
+APPLICATION_ID = 0x44727944  # "DryD"
+SCHEMA_VERSION = 1
+SAFE_SINCE = (3, 51, 3)  # the WAL-reset bug is fixed from here on
+OLDEST = (3, 38, 0)
+
+DURABILITY = "DRYDOCK_SYNCHRONOUS"
+PATIENCE_SECONDS = 10.0
+NEWS_EVERY_SECONDS = 0.02
+LARGEST_VALUE_BYTES = 8 * 1024 * 1024
+WAL_KEPT_BYTES = 4 * 1024 * 1024
+
+
+class SqliteStore(Store):
+    """See `open`."""
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        turnstile: Turnstile | None,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(clock)
+        self.address = str(path)
+        self.path = path
+        self.connection = connection
+        self.patience_seconds = PATIENCE_SECONDS
+        self._turnstile = turnstile  # None: read-only
+        self._execute = connection.execute
+        self._pid = os.getpid()
+        self._file = _identity(path)
+        self._process: str | None = None
+        self._news: int | None = None
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        read_only: bool = False,
+        make_parents: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> "SqliteStore":
+        """Open the store in this file, making the file (mode 0600) or bringing its schema up to date if need be.
+
+        With `read_only` nothing is made or changed: `NotFound` if there is no file. Raises `Refused`, `StoreError`
+        or `StoreDamaged` as the file is unsafe, unusable or not ours.
+        """
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old; Drydock needs 3.38 or newer")
+        path = files.resolve(path)
+        if read_only:
+            files.check_folder(path.parent, path)
+            if not files.exists(path):
+                raise StoreError(f"there is no store at {quoted(path)} yet; make it with: drydock apply FILE")
+            return cls(path, _connect(path, "ro", _check_version), None, clock)
+        files.prepare(path, make_parents=make_parents)
+        turnstile = Turnstile(path.with_name(path.name + ".lock"))
+        try:
+            turnstile.enter(PATIENCE_SECONDS)
+            # Inside: the first to open after a crash repairs the log, and must not meet a writer.
+            store = cls(path, _connect(path, "rw", _make_ready), turnstile, clock)
+        except BaseException:
+            turnstile.close()
+            raise
+        turnstile.leave()
+        return store
+
+    # ---- statements
+
+    def rows(self, statement: str, **parameters: Any) -> list[Row]:
+        try:
+            return self._execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _translate(error, self.path) from error
+
+    def _begin(self) -> None:
+        if self._turnstile is None:
+            raise StoreError(f"the store {quoted(self.path)} was opened for reading only")
+        if self._pid != os.getpid():
+            raise StoreError("this connection was opened before a fork; the child must open its own")
+        self._turnstile.enter(self.patience_seconds)
+        try:
+            self._check_file()
+            self._execute("BEGIN IMMEDIATE")
+            # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
+            version = self._execute("PRAGMA user_version").fetchone()[0]
+            identity = self._execute("PRAGMA application_id").fetchone()[0]
+            if version != SCHEMA_VERSION or identity != APPLICATION_ID:
+                raise _wrong_version(identity, version, self.path)
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise _translate(error, self.path) from error
+            raise
+
+    def _commit(self) -> None:
+        assert self._turnstile is not None
+        try:
+            self._execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise _translate(error, self.path) from error
+            raise
+        self._turnstile.leave()
+
+    def _roll_back(self) -> None:
+        assert self._turnstile is not None
+        try:
+            if self.connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._execute("ROLLBACK")
+        finally:
+            self._turnstile.leave()
+
+    def _check_file(self) -> None:
+        # SQLite would go on writing into a file that has lost its name, and report success.
+        if _identity(self.path) != self._file:
+            raise StoreDamaged(
+                f"the store {quoted(self.path)} was deleted or replaced while in use; run the command again"
+            )
+
+    # ---- the living
+
+    @property
+    def process(self) -> str:  # type: ignore[override]
+        if self._process is None:
+            self._process = presence.announce(self._presence)
+        return self._process
+
+    def is_alive(self, process: str) -> bool:
+        return presence.is_alive(self._presence, process)
+
+    @property
+    def _presence(self) -> Path:
+        return self.path.with_name(self.path.name + ".live")
+
+    def wait_for_news(self, seconds: float) -> None:
+        # data_version grows when another connection commits. The first call has nothing to compare with, so it
+        # returns at once: whatever happened between the caller's look and now is then looked at.
+        deadline = time.monotonic() + seconds
+        while True:
+            version = self.rows("PRAGMA data_version")[0][0]
+            if version != self._news:
+                self._news = version
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(NEWS_EVERY_SECONDS, left))
+
+    def health(self) -> list[Finding]:
+        return [*self._integrity(), *self._surroundings()]
+
+    def _integrity(self) -> Iterator[Finding]:
+        for (message,) in self.rows("PRAGMA quick_check(5)"):
+            if message != "ok":
+                yield Finding(True, "damaged", f"the database is damaged: {message}; restore a backup")
+        for table, row, parent, _ in self.rows("PRAGMA foreign_key_check")[:5]:
+            yield Finding(True, "damaged", f"row {row} of {table} points to a row of {parent} that is not there")
+
+    def _surroundings(self) -> Iterator[Finding]:
+        mode = stat.S_IMODE(self.path.stat().st_mode)
+        lock = self.path.with_name(self.path.name + ".lock")
+        filesystem = files.filesystem_of(self.path.parent) or "unknown filesystem"
+        yield Finding(False, "store", f"{self.path} ({filesystem}), schema {SCHEMA_VERSION}, mode {mode:04o}")
+        if mode & 0o077:
+            yield Finding(
+                False, "mode", f"others may read or write the store (mode {mode:04o}); to forbid it: chmod 600"
+            )
+        writable = os.access(lock if lock.exists() else self.path.parent, os.W_OK)
+        state = "is in use" if writable else "cannot be written, so no process of yours can write the store"
+        yield Finding(False, "turnstile", f"{lock.name} {state}")
+        if sqlite3.sqlite_version_info < SAFE_SINCE:
+            yield Finding(
+                False,
+                "sqlite",
+                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3); the turnstile keeps writers"
+                " apart, so do not write the file with other programs while Drydock runs",
+            )
+        else:
+            yield Finding(False, "sqlite", f"SQLite {sqlite3.sqlite_version}")
+
+    def close(self) -> None:
+        if self._closed or self._pid != os.getpid():
+            return
+        self._closed = True
+        if self._process is not None:
+            presence.withdraw(self._presence, self._process)
+        if self._turnstile is None:
+            self.connection.close()
+            return
+        # The last one to close runs a checkpoint, so closing queues like a writer; but a stuck writer must not
+        # keep anybody from leaving.
+        with contextlib.suppress(StoreBusy):
+            self._turnstile.enter(1.0)
+        self.connection.close()
+        self._turnstile.close()
+
+
+def _connect(path: Path, mode: str, check: Callable[[sqlite3.Connection, Path], object]) -> sqlite3.Connection:
+    with _translated(path):
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=5.0, isolation_level=None, cached_statements=256
+        )
+        try:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE_BYTES)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA foreign_keys = ON")
+            check(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _make_ready(connection: sqlite3.Connection, path: Path) -> None:
+    execute = connection.execute
+    if _is_empty(connection):
+        execute("PRAGMA journal_mode = WAL")
+        _migrate(connection)
+    identity, version = _check_version(connection, path)
+    if version < SCHEMA_VERSION:
+        _migrate(connection)
+    if execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        execute("PRAGMA journal_mode = WAL")
+    execute(f"PRAGMA synchronous = {_synchronous()}")
+    execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    from sqlite_utils.db import Database
+
+    from .schema import migrations
+
+    # sqlite-utils nests its own transactions as savepoints when one is open. It would open a plain BEGIN, which
+    # fails under contention.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        migrations.apply(Database(connection))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
+    identity = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if identity != APPLICATION_ID or not 0 < version <= SCHEMA_VERSION:
+        raise _wrong_version(identity, version, path)
+    return identity, version
+
+
+def _wrong_version(identity: int, version: int, path: Path) -> StoreDamaged:
+    if identity != APPLICATION_ID:
+        return StoreDamaged(f"{quoted(path)} is not a drydock store; give another path")
+    if version > SCHEMA_VERSION:
+        return StoreDamaged(
+            f"{quoted(path)} has schema {version}, this drydock knows up to {SCHEMA_VERSION}: upgrade drydock"
+        )
+    return StoreDamaged(f"{quoted(path)} has schema {version}, which this drydock cannot use")
+
+
+def _synchronous() -> str:
+    value = os.environ.get(DURABILITY, "full").lower()
+    if value not in ("full", "normal"):
+        raise ConfigError(f"{DURABILITY} must be full or normal, not {quoted(value)}")
+    return value.upper()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - on the hot path, where Path.stat costs thrice as much
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads as a word where it is used
+    """Turn what the driver raises into our errors, keeping the cause."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise _translate(error, self._path) from error
+
+
+def _translate(error: sqlite3.Error, path: Path) -> Exception:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    where = quoted(path)
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(5.0, f"the store {where}")
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreDamaged(
+            f"{where} is damaged or not a drydock store ({error}); restore a backup or give another path"
+        )
+    if primary == sqlite3.SQLITE_FULL:
+        return StoreError(f"the disk of {where} is full; nothing was changed")
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return StoreError(f"{where} cannot be written ({error}); its folder must be writable too")
+    if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS):
+        return StoreError(f"{where} cannot be used ({error}); nothing was changed")
+    if primary == sqlite3.SQLITE_ERROR and str(error).startswith(("no such table", "no such column", "no such index")):
+        return StoreDamaged(f"{where} is incomplete ({error}); restore a backup or give another path")
+    return error
