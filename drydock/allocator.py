@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .attributes import canonical, fits
 from .endings import start_destroying
-from .errors import ConfigError, NeverPossible, NoBlueprint, NotFound, SlotLockHeld, StatusChanged, quoted
+from .errors import ConfigError, NeverPossible, NoBlueprint, NotFound, SlotLockHeld, quoted
 from .model import Attributes, Blueprint, Demand, LeaseStatus, ResourceStatus
 from .slots import SlotLock
 from .slots import load as load_locks
@@ -76,7 +76,8 @@ class Act(Enum):
     """What came of a decision."""
 
     GRANTED = "granted"
-    WORK = "work"  # a hook of `Decision.resource` must run before it can go on
+    BUILD = "build"  # `Decision.resource` is being built for it: a place is reserved, a hook must run
+    CLEAR = "clear"  # `Decision.resource` is being torn down to make room: nothing is reserved yet
     PLANS = "plans"  # builders must say first what they could build
     AGAIN = "again"  # something was lost or freed just now; decide once more
     WAIT = "wait"
@@ -202,12 +203,14 @@ class Allocator:
             or self._wait_for_my_build(lease)
             or self._build(lease)
             or self._use(lease, shared=True)
-            or self._wait_for_my_reclaim(lease)
-            or self.reclaim(lease)
+            or self.make_room(lease)
         )
 
-    def reclaim(self, lease: int) -> Decision:
-        """Make one idle resource go whose end gives room for `lease`: the least recently used that is past its grace."""
+    def make_room(self, lease: int) -> Decision:
+        """See one idle resource go whose end gives room for `lease`, never more than one at a time."""
+        return self._wait_for_my_reclaim(lease) or self._reclaim(lease)
+
+    def _reclaim(self, lease: int) -> Decision:
         # A lost race leaves room behind; only what is really full makes somebody else's idle resource go.
         if self.lost and self.proposals is not None:
             return Decision(Act.AGAIN)
@@ -234,11 +237,11 @@ class Allocator:
 
     def _wait_for_my_build(self, lease: int) -> Decision | None:
         building = self.store.resources.built_for(lease)
-        return None if building is None else Decision(Act.WORK, building)
+        return None if building is None else Decision(Act.BUILD, building)
 
     def _wait_for_my_reclaim(self, lease: int) -> Decision | None:
         going = self.store.resources.reclaimed_for(lease)
-        return None if going is None else Decision(Act.WORK, going)
+        return None if going is None else Decision(Act.CLEAR, going)
 
     def _build(self, lease: int) -> Decision | None:
         if self.proposals is None and any(not c.blueprint.pooled and not self._is_full(c) for c in self.candidates):
@@ -296,13 +299,16 @@ class Allocator:
     def _granted(self, lease: int, room: Room, blueprint: Blueprint) -> bool:
         if self._keys_lost.intersection(lock.key for lock in lease_locks(room)):
             return False
+        holder = f"lease:{lease}"
         try:
-            with self.store.attempt():
-                self._grant(lease, room, blueprint)
-            return True
+            keys = self._take(lease_locks(room), holder)
         except SlotLockHeld as lost:
             self._note(lease, blueprint, lost)
             return False
+        if grant(self.store, lease, room, blueprint, keys, self.process):
+            return True
+        self.store.slot_locks.free(keys, holder)
+        return False
 
     def _built(self, lease: int, blueprint: Blueprint, proposal: Proposal) -> Decision | None:
         if self._keys_lost.intersection(lock.key for lock in proposal.slot_locks):
@@ -313,17 +319,15 @@ class Allocator:
                     return None
                 resource = self._add(lease, blueprint, proposal)
                 if "activate" in blueprint.hooks:
-                    return Decision(Act.WORK, resource)
+                    return Decision(Act.BUILD, resource)
                 room = self.store.resources.room(resource)
                 assert room is not None
-                self._grant(lease, room, blueprint)
+                keys = self._take(lease_locks(room), f"lease:{lease}")
+                grant(self.store, lease, room, blueprint, keys, self.process)
             return _granted(resource, blueprint)
         except SlotLockHeld as lost:
             self._note(lease, blueprint, lost)
             return None
-
-    def _grant(self, lease: int, room: Room, blueprint: Blueprint) -> None:
-        grant(self.store, lease, room, blueprint, self._take(lease_locks(room), f"lease:{lease}"), self.process)
 
     def _add(self, lease: int, blueprint: Blueprint, proposal: Proposal) -> int:
         ready = "activate" not in blueprint.hooks
@@ -375,14 +379,15 @@ def site_proposal(site: Site) -> Proposal:
     )
 
 
-def grant(store: Store, lease: int, room: Room, blueprint: Blueprint, keys: Sequence[str], process: str | None) -> None:
-    """Give `lease` a seat, the slot locks `keys` being taken: status, fence and event in one step.
+def grant(store: Store, lease: int, room: Room, blueprint: Blueprint, keys: Sequence[str], process: str | None) -> bool:
+    """Give `lease` a seat, its slot locks `keys` being taken: status, fence and event in one step.
 
-    Raises `StatusChanged` when the lease does not wait any more, or the resource has no seat any more.
+    False, and nothing done, when the resource has no seat any more. Raises `StatusChanged` when the lease does not
+    wait any more.
     """
     fence = store.resources.take_seat(room.id)
     if fence is None:
-        raise StatusChanged("resource", room.id, (ResourceStatus.ACTIVE,), "full or not in use")
+        return False
     prepare = "activate_lease" in blueprint.hooks
     columns: dict[str, Any] = {
         "resource": room.id,
@@ -396,3 +401,4 @@ def grant(store: Store, lease: int, room: Room, blueprint: Blueprint, keys: Sequ
     store.move("lease", lease, LeaseStatus.PENDING, status, **columns)
     event = "lease.acquired" if prepare else "lease.activated"
     store.events.add(event, lease=lease, resource=room.id, blueprint=blueprint.name, fence=fence)
+    return True

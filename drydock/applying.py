@@ -101,22 +101,12 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
     )
     blueprint = make(kind, config.name, settings, source)
     if source is not None:
-        _ask(steps, config.name, "check_source", lambda: kind.check_source(source))
-    _ask(steps, config.name, "check", blueprint.check)
+        steps.ask(config.name, "check_source", lambda: kind.check_source(source))
+    steps.ask(config.name, "check", blueprint.check)
     bindings = (
-        _ask(steps, config.name, "bindings", lambda: list(blueprint.bindings())) if isinstance(blueprint, Pool) else []
+        steps.ask(config.name, "bindings", lambda: list(blueprint.bindings())) if isinstance(blueprint, Pool) else []
     )
     return _Prepared(row, _declare(config.name, bindings), kind.shares_bindings)
-
-
-def _ask(steps: Steps, name: str, step: str, question: Any) -> Any:
-    """Ask the author's code; a `ConfigError` from it is the operator's mistake, told as it stands."""
-    try:
-        return steps.call(name, step, question)
-    except BlueprintError as error:
-        if isinstance(error.__cause__, ConfigError):
-            raise ConfigError(f"blueprint {quoted(name)}: {error.__cause__}") from error
-        raise
 
 
 def _declare(name: str, bindings: list[object]) -> tuple[Declared, ...]:

@@ -5,37 +5,45 @@ then the resource may be torn down, and only when it really is gone are its slot
 the limit free. Ends may be asked for twice, by anybody, at any time: compare-and-set lets one through.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import NotFound, StatusChanged
 from .model import LeaseStatus, ResourceStatus
 from .store.base import Store
+from .store.leases import Ending
 
 
-def release_lease(store: Store, id: int, worker: str, reason: str | None = None) -> bool:
-    """Give back a lease, or a request that still waits. False if that has happened already.
+class Released(NamedTuple):
+    """What a release did, and what it leaves for `Steps` to do."""
 
-    What the blueprint must clean up is left to `Steps.step_lease`.
-    """
+    released: bool  #: False: that had happened already
+    lease: int | None = None  #: a lease that the blueprint must clean up after
+    resource: int | None = None  #: a resource that must be torn down
+
+
+def release_lease(store: Store, id: int, worker: str, reason: str | None = None) -> Released:
+    """Give back a lease, or a request that still waits."""
     ending = store.leases.ending(id)
     if ending is None:
         raise NotFound("lease", id)
-    if ending.status in (LeaseStatus.RELEASED, LeaseStatus.BROKEN, LeaseStatus.DESTROYED):
-        return False
+    if ending.status is LeaseStatus.DESTROYED:
+        return Released(released=False)
+    if ending.status in (LeaseStatus.RELEASED, LeaseStatus.BROKEN):
+        return Released(released=False, lease=id)
     if ending.status is LeaseStatus.PENDING:
-        end_lease(store, id, LeaseStatus.PENDING, worker=worker, event="lease.given-up", reason=reason)
+        end_lease(store, id, ending, worker=worker, event="lease.given-up", reason=reason)
         building = store.resources.built_for(id)
         if building is not None:
             start_destroying(store, building, ResourceStatus.PENDING, "resource.released")
-        return True
+        return Released(released=True, resource=building)
     if ending.status is LeaseStatus.ACTIVE and "destroy_lease" not in ending.hooks:
-        end_lease(store, id, LeaseStatus.ACTIVE, worker=worker, event="lease.released", reason=reason)
-        return True
+        to_tear_down = end_lease(store, id, ending, worker=worker, event="lease.released", reason=reason)
+        return Released(released=True, resource=to_tear_down)
     # While it is acquired somebody may be preparing it: the claim stays his, and so does the next step.
     claim = {"worker": worker} if ending.status is LeaseStatus.ACTIVE else {}
     store.move("lease", id, ending.status, LeaseStatus.RELEASED, **claim)
     store.events.add("lease.released", lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
-    return True
+    return Released(released=True, lease=id)
 
 
 def release_resource(store: Store, id: int, worker: str, reason: str | None = None) -> bool:
@@ -59,35 +67,33 @@ def release_resource(store: Store, id: int, worker: str, reason: str | None = No
 def end_lease(
     store: Store,
     id: int,
-    status: LeaseStatus,
+    ending: Ending,
     *,
     worker: str | None,
     event: str = "lease.destroyed",
     reason: str | None = None,
 ) -> int | None:
-    """Record that a lease is over: its slot locks and its seat are free now. Return its resource, if it had one."""
-    ending = store.leases.ending(id)
-    if ending is None:
-        raise NotFound("lease", id)
+    """Record that a lease is over: its slot locks and its seat are free now.
+
+    Return its resource if that must now be torn down by a hook.
+    """
     columns = {"reason": reason} if reason else {}
-    store.move("lease", id, status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
+    store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
     store.slot_locks.free(ending.slot_locks, f"lease:{id}")
     store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
-    if ending.resource is not None:
-        vacate(store, ending.resource, worker)
-    return ending.resource
+    return None if ending.resource is None else vacate(store, ending.resource, worker)
 
 
-def vacate(store: Store, resource: int, worker: str | None) -> None:
-    """One lease less on a resource. One that takes no new leases goes with its last."""
+def vacate(store: Store, resource: int, worker: str | None) -> int | None:
+    """One lease less on a resource. One that takes no new leases goes with its last: return it if a hook must see to it."""
     left = store.resources.leave_seat(resource)
-    if left.used:
-        return
+    if left.used or (left.open and left.status is ResourceStatus.ACTIVE):
+        return None
     if left.status is ResourceStatus.ACTIVE:
-        if not left.open:
-            start_destroying(store, resource, ResourceStatus.ACTIVE, "resource.drained", worker=worker)
+        start_destroying(store, resource, ResourceStatus.ACTIVE, "resource.drained", worker=worker)
     elif not left.has_destroy_hook:
         finish_destroying(store, resource, left.status)
+    return resource if left.has_destroy_hook else None
 
 
 def start_destroying(

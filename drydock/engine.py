@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .allocator import Lab
+from .allocator import Candidates, Lab
 from .applying import Change, apply_pool
 from .attributes import check, check_name, check_text
 from .config import PoolFile
@@ -46,6 +46,7 @@ class Engine:
         self.store = store
         self.steps = Steps(store, environment)
         self._sleep = sleep
+        self._known: dict[str, Candidates] = {}  # who could serve a demand, until something offered changes
 
     def apply(self, pool: PoolFile, *, prune: bool = False, plan: bool = False) -> list[Change]:
         """Offer what the pool file says; see `applying.apply_pool`. Applying the same file twice changes nothing."""
@@ -81,7 +82,7 @@ class Engine:
         check_text(owner, "owner")
         request = Request(
             self.store, self.steps, demand,
-            owner=owner, count=count, keep=keep, lab=lab, tidy=self.tidy, sleep=self._sleep,
+            owner=owner, count=count, keep=keep, lab=lab, known=self._known, tidy=self.tidy, sleep=self._sleep,
         )  # fmt: skip
         return request.pursue(wait_seconds, progress)
 
@@ -163,7 +164,7 @@ class Engine:
         for id in self.store.resources.idle_and_closed():
             with contextlib.suppress(Conflict), self.store.write():
                 start_destroying(self.store, id, ResourceStatus.ACTIVE, "resource.drained", worker=self.store.process)
-        for id, status, worker, not_before in self.store.leases.moving():
+        for id, _, worker, not_before in self.store.leases.moving():
             if self._may_step(worker, not_before):
                 with contextlib.suppress(DrydockError):
                     self.steps.step_lease(id)

@@ -160,7 +160,7 @@ class StoreDamaged(StoreError):
     """The file is not a Drydock store, is damaged, or belongs to another version of Drydock."""
 
 
-class Yield(Exception):  # noqa: N818 - a signal, not an error
+class Yield(Exception):
     """Raised by a hook to put the work down and be called again after `after` seconds. The status stays as it is."""
 
     def __init__(self, after: float = 5.0, reason: str = "") -> None:

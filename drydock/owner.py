@@ -2,13 +2,16 @@
 
 import os
 import pwd
+from functools import cache
 
 
 def default_owner() -> str:
     """`DRYDOCK_OWNER`, else user@host."""
-    given = os.environ.get("DRYDOCK_OWNER")
-    if given:
-        return given
+    return os.environ.get("DRYDOCK_OWNER") or _user_at_host()
+
+
+@cache
+def _user_at_host() -> str:
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -46,6 +46,7 @@ LOOK_EVERY_SECONDS = 1.0
 #: a builder that yields plans without end is asked for no more
 MOST_PLANS = 10_000
 HOLDERS_SHOWN = 5
+MOST_COUNTED = 1000
 
 
 class Holder(NamedTuple):
@@ -64,8 +65,8 @@ class Waiting(NamedTuple):
     wanted: int  #: how many leases
     leases: tuple[int, ...]
     ahead: int  #: older requests for the same type that wait too
-    holders: tuple[Holder, ...]  #: the longest-standing, at most `HOLDERS_SHOWN`
-    held: int  #: how many leases stand on what could serve it
+    holders: tuple[Holder, ...]  #: at most `HOLDERS_SHOWN` of those who hold what could serve it
+    held: int  #: how many resources that could serve it are in use, counted up to `MOST_COUNTED`
 
 
 Progress = Callable[[Waiting], None]
@@ -84,6 +85,7 @@ class Request:
         count: int = 1,
         keep: bool = True,
         lab: Lab | None = None,
+        known: dict[str, Candidates] | None = None,
         tidy: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -97,8 +99,12 @@ class Request:
         self.deadline: float | None = None
         self._first: Decision | None = None
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
-        self.possible = candidates(store, demand)
-        self._refuse_the_impossible()
+        self._known = {} if known is None else known
+        self._key = f"{demand.type} {demand.blueprints} {canonical(demand.attributes)}"
+        self.possible = self._known.get(self._key) or candidates(store, demand)
+        if self._key not in self._known:
+            self._refuse_what_nobody_builds()
+            self._known[self._key] = self.possible
 
     def pursue(self, wait_seconds: float | None, progress: Progress) -> list[Lease]:
         """Hold all leases and return them, or raise and hold none. `wait_seconds` None: as long as it takes.
@@ -133,6 +139,9 @@ class Request:
             process = None if self.keep else self.store.process
             self.ids = [self.store.leases.add(self.demand, self.owner, process) for _ in range(self.count)]
             self.pending = list(self.ids)
+            if self.store.offered != self.possible.config:
+                self.possible = self._known[self._key] = candidates(self.store, self.demand)
+            self._refuse_too_many()
             self._first = self._decide()
             if self.pending or self.preparing:
                 for id in self.ids:
@@ -151,7 +160,7 @@ class Request:
         self.proposals = None
         if decision.act is Act.WAIT:
             self._wait(decision.again_at, progress)
-        elif decision.act is Act.WORK and decision.resource is not None:
+        elif decision.act in (Act.BUILD, Act.CLEAR) and decision.resource is not None:
             self._work(decision.resource)
 
     def _decide(self) -> Decision:
@@ -179,14 +188,15 @@ class Request:
                     decision = _decide_one(allocator, id)
                     if decision.act is Act.GRANTED:
                         granted[id] = decision
-                    elif decision.act is Act.WORK:
+                    elif decision.act is Act.BUILD:
                         work = work or decision
                     elif self.count > 1:
                         raise _NotAllError(id, decision)
                     else:
                         return decision
         except _NotAllError as missing:
-            return allocator.reclaim(missing.lease) if missing.decision.act is Act.WAIT else missing.decision
+            # Room is made outside the attempt, or it would be undone with the part that was not enough.
+            return missing.decision if missing.decision.act is Act.PLANS else allocator.make_room(missing.lease)
         self.pending = [id for id in self.pending if id not in granted]
         self.preparing += [id for id, decision in granted.items() if not decision.ready]
         return work or Decision(Act.GRANTED)
@@ -258,7 +268,7 @@ class Request:
             tuple(self.ids),
             self.store.leases.ahead_of(first, self.demand.type),
             tuple(Holder(*h) for h in holders),
-            self.store.resources.leases_on(shapes),
+            self.store.resources.in_use(shapes, MOST_COUNTED),
         )
 
     def _nothing_free(self) -> str:
@@ -288,12 +298,13 @@ class Request:
 
     # ---- what could serve it
 
-    def _refuse_the_impossible(self) -> None:
+    def _refuse_too_many(self) -> None:
         capacity = self.possible.capacity
         if capacity is not None and self.count > capacity:
-            raise NeverPossible(
-                f"{self.count} x {quoted(self.demand.type)} requested, the pool can ever hold {capacity}"
-            )
+            what = f"{self.count} x {quoted(self.demand.type)}"
+            raise NeverPossible(f"{what} requested, the pool can ever hold {capacity}")
+
+    def _refuse_what_nobody_builds(self) -> None:
         if not any(c.blueprint.pooled for c in self.possible.all):
             plans = (plan for c in self.possible.all for plan in self._plans(c.blueprint))
             if next(plans, None) is None:
@@ -303,11 +314,11 @@ class Request:
 
     def _refresh(self) -> None:
         """See what is offered now. That nothing could serve it any more is no reason to break: it may come back."""
-        if self.store.offers.config() != self.possible.config:
+        if self.store.offered != self.possible.config:
             try:
                 self.possible = candidates(self.store, self.demand)
             except DrydockError:
-                self.possible = Candidates(self.store.offers.config(), ())
+                self.possible = Candidates(self.store.offered, ())
 
     def _rested(self) -> Candidates:
         if not self.resting:
@@ -330,9 +341,9 @@ class Request:
     def _plans(self, row: Blueprint) -> Iterator[Plan]:
         builder = self.steps.blueprint(row)
         assert isinstance(builder, Builder)
-        plans: Any = self.steps.call(row.name, "plans", lambda: iter(builder.plans(self.demand.attributes)))
+        plans: Any = self.steps.ask(row.name, "plans", lambda: iter(builder.plans(self.demand.attributes)))
         for _ in range(MOST_PLANS):
-            plan = self.steps.call(row.name, "plans", lambda: next(plans, None))
+            plan = self.steps.ask(row.name, "plans", lambda: next(plans, None))
             if plan is None:
                 return
             yield checked_plan(row.name, plan)

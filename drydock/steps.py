@@ -8,13 +8,13 @@ between a hook's effect and its record, the next process simply runs it again.
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .allocator import grant, lease_locks
 from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo
 from .discovery import describe, load_kind, make
 from .endings import end_lease, finish_destroying, release_lease, release_resource, vacate
-from .errors import BlueprintError, Conflict, NotFound, Yield
+from .errors import BlueprintError, ConfigError, Conflict, NotFound, Refused, Yield, quoted
 from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
 from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
 from .store.base import Store
@@ -64,6 +64,15 @@ class Steps:
             raise
         except BaseException as error:
             raise BlueprintError(blueprint, step, describe(error)) from error
+
+    def ask(self, blueprint: str, step: str, question: Callable[[], object]) -> Any:
+        """Ask the author's code about somebody's input: what it refuses is that somebody's mistake, told as it stands."""
+        try:
+            return self.call(blueprint, step, question)
+        except BlueprintError as error:
+            if isinstance(error.__cause__, ConfigError | Refused):
+                raise type(error.__cause__)(f"blueprint {quoted(blueprint)}: {error.__cause__}") from error
+            raise
 
     # ---- resources
 
@@ -193,8 +202,11 @@ class Steps:
         if outcome.again_after is not None:
             return self._put_down("lease", lease.id, outcome)
         with self.store.write():
-            end_lease(self.store, lease.id, lease.status, worker=self.store.process)
-        self.step_resource(resource.id)
+            ending = self.store.leases.ending(lease.id)
+            assert ending is not None
+            to_tear_down = end_lease(self.store, lease.id, ending, worker=self.store.process)
+        if to_tear_down is not None:
+            self.step_resource(to_tear_down)
         return _DONE
 
     # ---- giving back
@@ -202,12 +214,12 @@ class Steps:
     def release(self, lease: int, reason: str | None = None) -> bool:
         """Give back a lease, whatever its status, and do what that leaves to be done. False if it was over already."""
         with self.store.write():
-            released = release_lease(self.store, lease, self.store.process, reason)
-        resource = self._resource_of(lease)
-        self.step_lease(lease)
-        if resource is not None:
-            self.step_resource(resource)
-        return released
+            done = release_lease(self.store, lease, self.store.process, reason)
+        if done.lease is not None:
+            self.step_lease(done.lease)
+        if done.resource is not None:
+            self.step_resource(done.resource)
+        return done.released
 
     def release_resource(self, resource: int, reason: str | None = None) -> bool:
         """Take a resource out of use, its leases first, and tear it down. False if it was on its way out already."""
@@ -217,12 +229,6 @@ class Steps:
             self.step_lease(lease)
         self.step_resource(resource)
         return released
-
-    def _resource_of(self, lease: int) -> int | None:
-        ending = self.store.leases.ending(lease)
-        if ending is None:
-            return None
-        return ending.resource if ending.resource is not None else self.store.resources.built_for(lease, moving=True)
 
     # ---- what they share
 

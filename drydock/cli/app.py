@@ -4,7 +4,6 @@ Slow imports are late, and here: a command that needs no engine does not load on
 """
 
 import re
-import signal
 import sys
 from collections.abc import Callable
 from functools import cached_property
@@ -76,7 +75,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-class Id(click.ParamType):
+class Id(click.ParamType[int]):
     """The id of a lease or resource: a whole number, or `lease:12`."""
 
     def __init__(self, kind: str) -> None:
@@ -97,6 +96,8 @@ def parse_id(text: str, kind: str) -> int:
 
 def end_on_signals() -> None:
     """From now on SIGTERM and SIGHUP unwind the command, as ^C does."""
+
+    import signal
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # once is enough; a second one must not interrupt the clean-up

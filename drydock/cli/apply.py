@@ -1,19 +1,17 @@
 """drydock apply"""
 
-from pathlib import Path
-
 import click
 
 from .app import App, pass_app, shared_options
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path())
 @click.option("--plan", is_flag=True, help="Only show what would change.")
 @click.option("--prune", is_flag=True, help="Disable what the file no longer has.")
 @shared_options
 @pass_app
-def apply(app: App, file: Path, plan: bool, prune: bool) -> None:
+def apply(app: App, file: str, plan: bool, prune: bool) -> None:
     """Offer what the pool file FILE says.
 
     Applying a file twice changes nothing. What live leases stand on is drained, not dropped.
@@ -22,10 +20,12 @@ def apply(app: App, file: Path, plan: bool, prune: bool) -> None:
     drydock apply --plan pool.toml      see first what would change
     drydock apply pool.toml
     """
+    from pathlib import Path
+
     from ..config import read_pool_file
     from . import show
 
-    changes = app.engine.apply(read_pool_file(file), prune=prune, plan=plan)
+    changes = app.engine.apply(read_pool_file(Path(file)), prune=prune, plan=plan)
     if app.json:
         show.json_lines(change._asdict() for change in changes)
         return

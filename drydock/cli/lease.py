@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -109,6 +108,8 @@ def _count(text: str) -> int:
 
 
 def _given(attributes: str) -> str:
+    from pathlib import Path
+
     from ..attributes import LARGEST_BYTES
     from ..config import read_text
 

@@ -4,6 +4,7 @@ What is shown came from outside, so it goes through `printable` first, and rich 
 """
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -100,7 +101,7 @@ class Progress:
             self._status.stop()
 
     def __call__(self, waiting: "Waiting") -> None:
-        if click.get_text_stream("stderr").isatty():
+        if sys.stderr.isatty():
             self._live(f"{what(waiting)}: {why(waiting, live=True)}")
             return
         said = f"{what(waiting)}: {why(waiting, live=False)}"

@@ -1,8 +1,10 @@
-"""The only room that knows SQL. `open_store` picks the dialect and imports its driver."""
+"""The only room that knows SQL. `open_store` picks the dialect and imports its driver.
+
+Paths are plain strings in this room: pathlib and what it imports would cost every command a tenth of its start-up.
+"""
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, quoted
@@ -19,8 +21,8 @@ def store_address(given: str | None, environment: Mapping[str, str] = os.environ
         return given
     if "DRYDOCK_STORE" in environment:
         return environment["DRYDOCK_STORE"]
-    state = environment.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
-    return str(Path(state, DEFAULT_NAME))
+    state = environment.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(state, DEFAULT_NAME)
 
 
 def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":
@@ -40,4 +42,4 @@ def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":
     from .sqlite import SqliteStore
 
     make_parents = given is None and "DRYDOCK_STORE" not in os.environ
-    return SqliteStore.open(Path(address), read_only=read_only, make_parents=make_parents)
+    return SqliteStore.open(address, read_only=read_only, make_parents=make_parents)

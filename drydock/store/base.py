@@ -43,10 +43,16 @@ class Store(ABC):
     address: str
     #: names this connection on what it waits for or works on; `is_alive` tells others whether it still runs
     process: str
+    #: `Offers.config()` as it was when the transaction that is open began
+    offered: int = 0
 
     @abstractmethod
     def rows(self, statement: str, **parameters: Any) -> list[Row]:
         """All rows that the statement gives, read to the end before anything else happens."""
+
+    @abstractmethod
+    def run(self, statement: str, **parameters: Any) -> None:
+        """Run a statement that gives no rows."""
 
     @abstractmethod
     def is_alive(self, process: str) -> bool:
@@ -96,23 +102,23 @@ class Store(ABC):
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Part of a transaction that can be lost alone: when the block raises, only what it wrote is undone."""
-        self.rows("SAVEPOINT attempt")
+        self.run("SAVEPOINT attempt")
         try:
             yield
         except BaseException:
-            self.rows("ROLLBACK TO SAVEPOINT attempt")
-            self.rows("RELEASE SAVEPOINT attempt")
+            self.run("ROLLBACK TO SAVEPOINT attempt")
+            self.run("RELEASE SAVEPOINT attempt")
             raise
-        self.rows("RELEASE SAVEPOINT attempt")
+        self.run("RELEASE SAVEPOINT attempt")
 
     @contextmanager
     def read(self) -> Iterator[None]:
         """Several statements that see one and the same moment."""
-        self.rows("BEGIN")
+        self.run("BEGIN")
         try:
             yield
         finally:
-            self.rows("ROLLBACK")
+            self.run("ROLLBACK")
 
     def move(self, table: str, id: int, old: Any, new: Any, **columns: Any) -> None:
         """Change the status of a lease or resource from `old` to `new`, and `columns` with it.
@@ -138,13 +144,13 @@ class Store(ABC):
             return True
         if not_before > self.clock() or (worker is not None and self.is_alive(worker)):
             return False
-        self.rows(f"UPDATE {table} SET worker = :me WHERE id = :id", id=id, me=self.process)
+        self.run(f"UPDATE {table} SET worker = :me WHERE id = :id", id=id, me=self.process)
         return True
 
     def put_down(self, table: str, id: int, after_seconds: float) -> None:
         """Give up a claim; nobody is to take it up before `after_seconds` have passed."""
         later = self.clock() + after_seconds
-        self.rows(f"UPDATE {table} SET worker = NULL, not_before = :later WHERE id = :id", id=id, later=later)
+        self.run(f"UPDATE {table} SET worker = NULL, not_before = :later WHERE id = :id", id=id, later=later)
 
 
 @lru_cache

@@ -25,7 +25,7 @@ class Events:
         **data: Any,
     ) -> None:
         """Record one line. It is part of the transaction that is open."""
-        self._store.rows(
+        self._store.run(
             "INSERT INTO event (at, event, lease, resource, blueprint, data)"
             " VALUES (:at, :event, :lease, :resource, :blueprint, :data)",
             at=self._store.clock(),

@@ -6,33 +6,51 @@ time that the file is opened here is before SQLite knows it: to make it, empty, 
 
 import os
 import stat
-from pathlib import Path
 
 from ..errors import Refused, StoreError, quoted
 
 #: SQLite's WAL needs memory that all users of the file share, which these do not give
 NETWORK_FILESYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs 9p ceph lustre afs glusterfs ncpfs fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs beegfs".split()
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "ceph",
+        "lustre",
+        "afs",
+        "glusterfs",
+        "ncpfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.ceph",
+        "fuse.s3fs",
+        "beegfs",
+    ]
 )
-MOUNTS = Path("/proc/self/mountinfo")
+MOUNTS = "/proc/self/mountinfo"
 
 
-def resolve(path: Path) -> Path:
+def resolve(path: str) -> str:
     """One absolute name for the file, however it was spelt, so that all processes agree on its neighbours' names."""
-    return Path(os.path.realpath(path.parent), path.name)
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
 
 
-def prepare(path: Path, *, make_parents: bool) -> None:
+def prepare(path: str, *, make_parents: bool) -> None:
     """Check that a store may live at `path` (see `resolve`), and make the file if it is not there.
 
     Raises `Refused` where using it would be unsafe, `StoreError` where it is impossible.
     """
+    folder = os.path.dirname(path)
     if make_parents:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.makedirs(folder, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise StoreError(f"cannot create {quoted(path.parent)}: {error.strerror}") from error
-    check_folder(path.parent, path)
+            raise StoreError(f"cannot create {quoted(folder)}: {error.strerror}") from error
+    check_folder(folder, path)
     if exists(path):
         return
     try:
@@ -43,10 +61,10 @@ def prepare(path: Path, *, make_parents: bool) -> None:
         raise StoreError(f"cannot create {quoted(path)}: {error.strerror}") from error
 
 
-def exists(path: Path) -> bool:
+def exists(path: str) -> bool:
     """Whether there is a file that may be a store. Raises for anything else that has this name."""
     try:
-        status = path.lstat()
+        status = os.lstat(path)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -66,10 +84,10 @@ def exists(path: Path) -> bool:
     return True
 
 
-def check_folder(folder: Path, path: Path) -> None:
+def check_folder(folder: str, path: str) -> None:
     """Raise if `folder` is missing, can be tampered with by everybody, or lies on a network filesystem."""
     try:
-        status = folder.stat()
+        status = os.stat(folder)
     except OSError as error:
         reason = "no such directory" if isinstance(error, FileNotFoundError) else error.strerror
         raise StoreError(f"cannot use the store {quoted(path)}: {reason}: {quoted(folder)}") from error
@@ -86,17 +104,18 @@ def check_folder(folder: Path, path: Path) -> None:
         )
 
 
-def filesystem_of(folder: Path, mounts: Path = MOUNTS) -> str | None:
+def filesystem_of(folder: str, mounts: str = MOUNTS) -> str | None:
     """The type of the filesystem that holds `folder`, or None where the system has no list of mounts."""
     try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
+        with open(mounts, errors="surrogateescape") as file:
+            lines = file.read().splitlines()
     except OSError:
         return None
     best, found = -1, None
     for line in lines:
         left, _, right = line.partition(" - ")
         point = left.split(" ")[4].encode().decode("unicode_escape", errors="replace")
-        if len(point) >= best and (str(folder) + "/").startswith(point.rstrip("/") + "/"):
+        if len(point) >= best and (folder + "/").startswith(point.rstrip("/") + "/"):
             best, found = len(point), right.split(" ")[0]
     return found
 

@@ -79,14 +79,15 @@ class Leases:
     def ahead_of(self, lease: int, type: str) -> int:
         """How many requests for the same type are older and still wait."""
         row = self._store.row(
-            "SELECT count(*) FROM lease WHERE status = 'pending' AND type = :type AND id < :lease",
+            "SELECT count(*) FROM lease WHERE status IN ('pending', 'acquired', 'released', 'broken')"
+            " AND status = 'pending' AND type = :type AND id < :lease",
             type=type,
             lease=lease,
         )
         return row[0] if row else 0
 
     def holders(self, shapes: Sequence[int], most: int) -> list[tuple[int, str, str, float]]:
-        """Those who hold resources of these shapes, longest first: lease, owner, resource name, granted at."""
+        """Some who hold resources of these shapes, longest first: lease, owner, resource name, granted at."""
         found: list[tuple[int, str, str, float]] = []
         for shape in shapes:
             found += self._store.rows(
@@ -111,7 +112,8 @@ class Leases:
     def moving(self) -> list[tuple[int, LeaseStatus, str | None, float]]:
         """Leases that somebody must move on: id, status, the process at work on it, not before when."""
         rows = self._store.rows(
-            "SELECT id, status, worker, not_before FROM lease WHERE status IN ('acquired', 'released', 'broken') ORDER BY id"
+            "SELECT id, status, worker, not_before FROM lease WHERE status IN ('pending', 'acquired', 'released', 'broken')"
+            " AND status <> 'pending' ORDER BY id"
         )
         return [(id, LeaseStatus(status), worker, not_before) for id, status, worker, not_before in rows]
 
@@ -124,7 +126,7 @@ class Leases:
 
     def bind(self, id: int, process: str | None) -> None:
         """Let the lease end when `process` dies; None: let it outlive whoever asked for it."""
-        self._store.rows("UPDATE lease SET process = :process WHERE id = :id", id=id, process=process)
+        self._store.run("UPDATE lease SET process = :process WHERE id = :id", id=id, process=process)
 
     def count_failure(self, id: int) -> int:
         """Note that a build for this lease failed; return how many did."""

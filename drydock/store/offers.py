@@ -66,7 +66,7 @@ class Offers:
         return row[0] if row else 0
 
     def changed(self) -> None:
-        self._store.rows("UPDATE store SET config = config + 1 WHERE id = 1")
+        self._store.run("UPDATE store SET config = config + 1 WHERE id = 1")
 
     def blueprints(self) -> list[Blueprint]:
         rows = self._store.rows(f"SELECT {_BLUEPRINT} FROM blueprint ORDER BY id")
@@ -115,7 +115,7 @@ class Offers:
 
     def prune_blueprint(self, name: str) -> None:
         """Note that the pool file no longer has it: it takes no new leases until a file has it again."""
-        self._store.rows("UPDATE blueprint SET listed = 0 WHERE name = :name", name=name)
+        self._store.run("UPDATE blueprint SET listed = 0 WHERE name = :name", name=name)
 
     def take_room(self, blueprint: int) -> bool:
         """Count one more live resource, unless that would be over the blueprint's limit or it is switched off."""
@@ -133,14 +133,14 @@ class Offers:
         return row[0] if row else 0
 
     def free_room(self, blueprint: int) -> None:
-        self._store.rows("UPDATE blueprint SET live = live - 1 WHERE id = :id", id=blueprint)
+        self._store.run("UPDATE blueprint SET live = live - 1 WHERE id = :id", id=blueprint)
 
     def sources(self) -> dict[str, Any]:
         """The shared tables, by name."""
         return {name: json.loads(data) for name, data in self._store.rows("SELECT name, data FROM source")}
 
     def save_source(self, name: str, data: Mapping[str, Any]) -> None:
-        self._store.rows(
+        self._store.run(
             "INSERT INTO source (name, data) VALUES (:name, :data) ON CONFLICT (name) DO UPDATE SET data = :data",
             name=name,
             data=canonical(data),
@@ -178,7 +178,7 @@ class Offers:
 
     def hold(self, slot_lock: str, resource: int) -> None:
         """Note, on every binding with this slot lock, which resource holds it: none of them is free now."""
-        self._store.rows(
+        self._store.run(
             "UPDATE binding SET resource = :resource WHERE slot_lock = :slot_lock",
             slot_lock=slot_lock,
             resource=resource,
@@ -186,7 +186,7 @@ class Offers:
 
     def let_go(self, resource: int, fence: int) -> None:
         """Note that the resource is gone, and how far its fence had come."""
-        self._store.rows(
+        self._store.run(
             "UPDATE binding SET resource = NULL, fence = :fence WHERE resource = :resource",
             resource=resource,
             fence=fence,
@@ -249,7 +249,7 @@ class Offers:
             if old == declared and listed:
                 continue
             id = self._save_binding(blueprint, shapes[declared.shape], declared)
-            self._store.rows("DELETE FROM trait WHERE binding = :id", id=id)
+            self._store.run("DELETE FROM trait WHERE binding = :id", id=id)
             for name, value in declared.traits.items():
                 self._store.rows(
                     "INSERT INTO trait (name, value, binding) VALUES (:name, :value, :id)",
@@ -258,15 +258,15 @@ class Offers:
                     id=id,
                 )
         for id, _, _ in kept.values():
-            self._store.rows("DELETE FROM trait WHERE binding = :id", id=id)
-            self._store.rows("UPDATE binding SET listed = 0 WHERE id = :id", id=id)
-            self._store.rows("DELETE FROM binding WHERE id = :id AND resource IS NULL", id=id)
+            self._store.run("DELETE FROM trait WHERE binding = :id", id=id)
+            self._store.run("UPDATE binding SET listed = 0 WHERE id = :id", id=id)
+            self._store.run("DELETE FROM binding WHERE id = :id AND resource IS NULL", id=id)
         self._hold_what_is_held(blueprint)
         self.refresh_resources(blueprint)
 
     def refresh_resources(self, blueprint: int) -> None:
         """Open exactly those resources whose binding is in use and still what they were built on; copy the seats."""
-        self._store.rows(
+        self._store.run(
             "UPDATE resource SET open = CASE WHEN binding IS NULL OR EXISTS (SELECT 1 FROM binding b"
             " WHERE b.id = resource.binding AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1"
             " AND b.attributes = resource.attributes AND b.shape = resource.shape) THEN 1 ELSE 0 END,"
@@ -293,7 +293,7 @@ class Offers:
             things[declared.shape] = things.get(declared.shape, 0) + 1
         if not wanted:
             things = {"{}": 0}
-        self._store.rows("UPDATE shape SET things = 0 WHERE blueprint = :blueprint", blueprint=blueprint)
+        self._store.run("UPDATE shape SET things = 0 WHERE blueprint = :blueprint", blueprint=blueprint)
         ids = {}
         for attributes, number in things.items():
             row = self._store.row(
@@ -326,7 +326,7 @@ class Offers:
 
     def _hold_what_is_held(self, blueprint: int) -> None:
         # A new binding may have the slot lock of one that a resource of another blueprint stands on.
-        self._store.rows(
+        self._store.run(
             "UPDATE binding SET resource = (SELECT CAST(substr(l.holder, 10) AS INTEGER) FROM slot_lock l"
             " WHERE l.key = binding.slot_lock AND l.holder LIKE 'resource:%')"
             " WHERE blueprint = :blueprint AND resource IS NULL"

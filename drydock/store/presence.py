@@ -8,8 +8,6 @@ drops all of the process's locks, so it is opened once for each process and neve
 
 import fcntl
 import os
-import secrets
-from pathlib import Path
 
 from ..errors import StoreError, quoted
 
@@ -19,9 +17,9 @@ class _Registry:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.files: dict[Path, tuple[int, set[int]]] = {}
+        self.files: dict[str, tuple[int, set[int]]] = {}
 
-    def file(self, path: Path) -> tuple[int, set[int]]:
+    def file(self, path: str) -> tuple[int, set[int]]:
         if self.pid != os.getpid():  # a forked child holds none of its parent's locks
             self.pid, self.files = os.getpid(), {}
         if path not in self.files:
@@ -36,17 +34,17 @@ class _Registry:
 _registry = _Registry()
 
 
-def announce(path: Path) -> str:
+def announce(path: str) -> str:
     """Hold a lock in the file at `path` until `withdraw` or the end of this process; return its name."""
     fd, own = _registry.file(path)
     while True:
-        offset = secrets.randbits(48)
+        offset = int.from_bytes(os.urandom(6))
         if offset not in own and _lock(fd, offset):
             own.add(offset)
             return f"{offset:012x}"
 
 
-def withdraw(path: Path, name: str) -> None:
+def withdraw(path: str, name: str) -> None:
     """Let go of the lock. May be called twice."""
     fd, own = _registry.file(path)
     offset = int(name, 16)
@@ -55,7 +53,7 @@ def withdraw(path: Path, name: str) -> None:
         fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
 
 
-def is_alive(path: Path, name: str) -> bool:
+def is_alive(path: str, name: str) -> bool:
     """Whether the process that announced this name still runs, and has not withdrawn it."""
     fd, own = _registry.file(path)
     offset = int(name, 16)

@@ -95,7 +95,7 @@ class Resources:
         return int(row[0])
 
     def set_slot_locks(self, id: int, keys: Iterable[str]) -> None:
-        self._store.rows("UPDATE resource SET slot_locks = :keys WHERE id = :id", id=id, keys=json.dumps(list(keys)))
+        self._store.run("UPDATE resource SET slot_locks = :keys WHERE id = :id", id=id, keys=json.dumps(list(keys)))
 
     def get(self, id: int) -> Resource | None:
         row = self._store.row(f"SELECT {COLUMNS} {_FROM} WHERE r.id = :id", id=id)
@@ -137,13 +137,14 @@ class Resources:
         )
         return Room(*row) if row else None
 
-    def built_for(self, lease: int, *, moving: bool = False) -> int | None:
-        """The resource that is still being built for a lease; with `moving`, also one that is being torn down."""
+    def built_for(self, lease: int) -> int | None:
+        """The resource that is still being built for a lease."""
         rows = self._store.rows(
-            "SELECT id, status FROM resource WHERE status IN ('pending', 'released', 'broken') AND built_for = :lease",
+            "SELECT id FROM resource WHERE status IN ('pending', 'released', 'broken') AND status = 'pending'"
+            " AND built_for = :lease",
             lease=lease,
         )
-        return next((id for id, status in rows if moving or status == ResourceStatus.PENDING), None)
+        return rows[0][0] if rows else None
 
     def reclaimed_for(self, lease: int) -> int | None:
         """The resource that is still being torn down to make room for a lease."""
@@ -183,16 +184,18 @@ class Resources:
             )
         ]
 
-    def leases_on(self, shapes: Sequence[int]) -> int:
-        """How many leases stand on resources of these shapes."""
-        counts = [
-            self._store.row(
-                "SELECT COALESCE(sum(used), 0) FROM resource WHERE shape = :shape AND status <> 'destroyed'",
+    def in_use(self, shapes: Sequence[int], most: int) -> int:
+        """How many resources of these shapes have a lease on them, counted up to `most`."""
+        number = 0
+        for shape in shapes:
+            row = self._store.row(
+                "SELECT count(*) FROM (SELECT 1 FROM resource WHERE shape = :shape AND status <> 'destroyed' AND used > 0"
+                " LIMIT :most) counted",
                 shape=shape,
+                most=most - number,
             )
-            for shape in shapes
-        ]
-        return sum(row[0] for row in counts if row)
+            number += row[0] if row else 0
+        return number
 
     def leases_of(self, blueprint: int) -> int:
         """How many leases stand on a blueprint's resources."""

@@ -136,9 +136,8 @@ CREATE TABLE lease (
     reason TEXT,
     CHECK (resource IS NOT NULL OR status IN ('pending', 'broken', 'destroyed'))
 ) STRICT;
-CREATE INDEX lease_pending ON lease (type, id) WHERE status = 'pending';
+CREATE INDEX lease_unsettled ON lease (type, id) WHERE status IN ('pending', 'acquired', 'released', 'broken');
 CREATE INDEX lease_live ON lease (resource) WHERE status <> 'destroyed';
-CREATE INDEX lease_moving ON lease (id) WHERE status IN ('acquired', 'released', 'broken');
 CREATE INDEX lease_process ON lease (process) WHERE process IS NOT NULL AND status <> 'destroyed';
 
 CREATE TABLE slot_lock (

@@ -33,10 +33,11 @@ class SlotLocks:
     def take(self, locks: Iterable[SlotLock], holder: str) -> list[str]:
         """Take all of `locks` for `holder` and return their keys, or raise `SlotLockHeld` naming every key in the way.
 
-        Call it inside `attempt()` or `write()`: that undoes the rows already taken. A key that the same holder has
-        counts as taken, and a key asked for twice is one key.
+        A key that the same holder has counts as taken, and a key asked for twice is one key. When it raises, nothing
+        is taken that was not held before.
         """
         taken: list[str] = []
+        new: list[str] = []
         held: dict[str, str] = {}
         for lock in sorted(set(locks)):
             key = lock.key if not lock.of else self._numbered(lock, holder)
@@ -48,6 +49,7 @@ class SlotLocks:
                 now=self._store.clock(),
             ):
                 taken.append(key)
+                new.append(key)
                 continue
             other = self.holder_of(key)
             if other == holder:
@@ -55,6 +57,7 @@ class SlotLocks:
             else:
                 held[key] = other or "nobody any more"
         if held:
+            self.free(new, holder)
             raise SlotLockHeld(held)
         return taken
 
@@ -65,7 +68,7 @@ class SlotLocks:
     def free(self, keys: Iterable[str], holder: str) -> None:
         """Free those of `keys` that `holder` holds. May be called twice."""
         for key in keys:
-            self._store.rows("DELETE FROM slot_lock WHERE key = :key AND holder = :holder", key=key, holder=holder)
+            self._store.run("DELETE FROM slot_lock WHERE key = :key AND holder = :holder", key=key, holder=holder)
 
     def look_free(self, locks: Iterable[SlotLock]) -> bool:
         """Whether all of `locks` are free at this moment. Advice for choosing; only `take` decides."""

@@ -10,9 +10,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ..errors import ConfigError, StoreBusy, StoreDamaged, StoreError, quoted
 from ..model import Finding
@@ -24,6 +22,11 @@ APPLICATION_ID = 0x44727944  # "DryD"
 SCHEMA_VERSION = 1
 SAFE_SINCE = (3, 51, 3)  # the WAL-reset bug is fixed from here on
 OLDEST = (3, 38, 0)
+
+_STAMP = """
+SELECT a.application_id, v.user_version, s.config
+FROM pragma_application_id a, pragma_user_version v, store s WHERE s.id = 1
+"""
 
 DURABILITY = "DRYDOCK_SYNCHRONOUS"
 PATIENCE_SECONDS = 10.0
@@ -37,13 +40,13 @@ class SqliteStore(Store):
 
     def __init__(
         self,
-        path: Path,
+        path: str,
         connection: sqlite3.Connection,
         turnstile: Turnstile | None,
         clock: Callable[[], float],
     ) -> None:
         super().__init__(clock)
-        self.address = str(path)
+        self.address = path
         self.path = path
         self.connection = connection
         self.patience_seconds = PATIENCE_SECONDS
@@ -58,7 +61,7 @@ class SqliteStore(Store):
     @classmethod
     def open(
         cls,
-        path: Path,
+        path: str,
         *,
         read_only: bool = False,
         make_parents: bool = False,
@@ -73,12 +76,12 @@ class SqliteStore(Store):
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old; Drydock needs 3.38 or newer")
         path = files.resolve(path)
         if read_only:
-            files.check_folder(path.parent, path)
+            files.check_folder(os.path.dirname(path), path)
             if not files.exists(path):
                 raise StoreError(f"there is no store at {quoted(path)} yet; make it with: drydock apply FILE")
             return cls(path, _connect(path, "ro", _check_version), None, clock)
         files.prepare(path, make_parents=make_parents)
-        turnstile = Turnstile(path.with_name(path.name + ".lock"))
+        turnstile = Turnstile(path + ".lock")
         try:
             turnstile.enter(PATIENCE_SECONDS)
             # Inside: the first to open after a crash repairs the log, and must not meet a writer.
@@ -97,6 +100,12 @@ class SqliteStore(Store):
         except sqlite3.Error as error:
             raise _translate(error, self.path) from error
 
+    def run(self, statement: str, **parameters: Any) -> None:
+        try:
+            self._execute(statement, parameters)
+        except sqlite3.Error as error:
+            raise _translate(error, self.path) from error
+
     def _begin(self) -> None:
         if self._turnstile is None:
             raise StoreError(f"the store {quoted(self.path)} was opened for reading only")
@@ -107,8 +116,7 @@ class SqliteStore(Store):
             self._check_file()
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
-            version = self._execute("PRAGMA user_version").fetchone()[0]
-            identity = self._execute("PRAGMA application_id").fetchone()[0]
+            identity, version, self.offered = self._execute(_STAMP).fetchone()
             if version != SCHEMA_VERSION or identity != APPLICATION_ID:
                 raise _wrong_version(identity, version, self.path)
         except BaseException as error:
@@ -156,8 +164,8 @@ class SqliteStore(Store):
         return presence.is_alive(self._presence, process)
 
     @property
-    def _presence(self) -> Path:
-        return self.path.with_name(self.path.name + ".live")
+    def _presence(self) -> str:
+        return self.path + ".live"
 
     def wait_for_news(self, seconds: float) -> None:
         # data_version grows when another connection commits. The first call has nothing to compare with, so it
@@ -184,17 +192,17 @@ class SqliteStore(Store):
             yield Finding(True, "damaged", f"row {row} of {table} points to a row of {parent} that is not there")
 
     def _surroundings(self) -> Iterator[Finding]:
-        mode = stat.S_IMODE(self.path.stat().st_mode)
-        lock = self.path.with_name(self.path.name + ".lock")
-        filesystem = files.filesystem_of(self.path.parent) or "unknown filesystem"
+        mode = stat.S_IMODE(os.stat(self.path).st_mode)
+        lock = self.path + ".lock"
+        filesystem = files.filesystem_of(os.path.dirname(self.path)) or "unknown filesystem"
         yield Finding(False, "store", f"{self.path} ({filesystem}), schema {SCHEMA_VERSION}, mode {mode:04o}")
         if mode & 0o077:
             yield Finding(
                 False, "mode", f"others may read or write the store (mode {mode:04o}); to forbid it: chmod 600"
             )
-        writable = os.access(lock if lock.exists() else self.path.parent, os.W_OK)
+        writable = os.access(lock if os.path.exists(lock) else os.path.dirname(lock), os.W_OK)
         state = "is in use" if writable else "cannot be written, so no process of yours can write the store"
-        yield Finding(False, "turnstile", f"{lock.name} {state}")
+        yield Finding(False, "turnstile", f"{os.path.basename(lock)} {state}")
         if sqlite3.sqlite_version_info < SAFE_SINCE:
             yield Finding(
                 False,
@@ -222,10 +230,10 @@ class SqliteStore(Store):
         self._turnstile.close()
 
 
-def _connect(path: Path, mode: str, check: Callable[[sqlite3.Connection, Path], object]) -> sqlite3.Connection:
+def _connect(path: str, mode: str, check: Callable[[sqlite3.Connection, str], object]) -> sqlite3.Connection:
     with _translated(path):
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=5.0, isolation_level=None, cached_statements=256
+            f"file:{_escaped(path)}?mode={mode}", uri=True, timeout=5.0, isolation_level=None, cached_statements=256
         )
         try:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE_BYTES)
@@ -239,9 +247,16 @@ def _connect(path: Path, mode: str, check: Callable[[sqlite3.Connection, Path], 
         return connection
 
 
-def _make_ready(connection: sqlite3.Connection, path: Path) -> None:
+def _escaped(path: str) -> str:
+    # What would end the path of a URI; everything else may stand in it for SQLite.
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _make_ready(connection: sqlite3.Connection, path: str) -> None:
     execute = connection.execute
     if _is_empty(connection):
+        execute("PRAGMA page_size = 2048")
+
         execute("PRAGMA journal_mode = WAL")
         _migrate(connection)
     identity, version = _check_version(connection, path)
@@ -275,7 +290,7 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
 
 
-def _check_version(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
+def _check_version(connection: sqlite3.Connection, path: str) -> tuple[int, int]:
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if identity != APPLICATION_ID or not 0 < version <= SCHEMA_VERSION:
@@ -283,7 +298,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> tuple[int, int
     return identity, version
 
 
-def _wrong_version(identity: int, version: int, path: Path) -> StoreDamaged:
+def _wrong_version(identity: int, version: int, path: str) -> StoreDamaged:
     if identity != APPLICATION_ID:
         return StoreDamaged(f"{quoted(path)} is not a drydock store; give another path")
     if version > SCHEMA_VERSION:
@@ -300,9 +315,9 @@ def _synchronous() -> str:
     return value.upper()
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, int] | None:
     try:
-        status = os.stat(path)  # noqa: PTH116 - on the hot path, where Path.stat costs thrice as much
+        status = os.stat(path)
     except OSError:
         return None
     return status.st_dev, status.st_ino
@@ -311,7 +326,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads as a word where it is used
     """Turn what the driver raises into our errors, keeping the cause."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -319,7 +334,7 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
             raise _translate(error, self._path) from error
 
 
-def _translate(error: sqlite3.Error, path: Path) -> Exception:
+def _translate(error: sqlite3.Error, path: str) -> Exception:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     where = quoted(path)

@@ -9,7 +9,6 @@ import _thread
 import fcntl
 import os
 import time
-from pathlib import Path
 
 from ..errors import Refused, StoreBusy, StoreError, quoted
 
@@ -17,7 +16,7 @@ from ..errors import Refused, StoreBusy, StoreError, quoted
 class Turnstile:
     """One process's (and one thread's) place at the turnstile. Not shared between threads, not kept over a fork."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
         self._fd = _open(path)
 
@@ -63,10 +62,10 @@ class Turnstile:
                 else:  # it came between our giving up and now: pass it on
                     self.leave()
         if not came:
-            raise StoreBusy(time.monotonic() - started, f"the store {quoted(self.path.with_suffix(''))}")
+            raise StoreBusy(time.monotonic() - started, f"the store {quoted(self.path.removesuffix('.lock'))}")
 
 
-def _open(path: Path) -> int:
+def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except PermissionError as error:
