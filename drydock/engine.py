@@ -69,8 +69,8 @@ class Engine:
         """Hold `count` leases, all of them or none, and return them active.
 
         `wait_seconds`: None waits as long as it takes, 0 not at all. `keep`: they outlive this process once all are
-        granted; otherwise, and until then, they end with it. `progress` is called with what stands in the way each
-        time something changes. `lab` spoils the decision on purpose: the race laboratory.
+        granted; otherwise, and until then, they end with it. `progress` is called with what stands in the way, and
+        with each slot lock that was lost, as it happens. `lab` spoils the decision on purpose: the race laboratory.
 
         Raises `NothingFree` when time is up, `NeverPossible`, `NoBlueprint` or `NotFound` when waiting cannot help,
         `BlueprintError` when what should be built cannot be, `ConfigError` for a demand that cannot be meant.
@@ -82,9 +82,9 @@ class Engine:
         check_text(owner, "owner")
         request = Request(
             self.store, self.steps, demand,
-            owner=owner, count=count, keep=keep, lab=lab, known=self._known, tidy=self.tidy, sleep=self._sleep,
+            owner=owner, count=count, keep=keep, lab=lab, progress=progress, known=self._known, tidy=self.tidy, sleep=self._sleep,
         )  # fmt: skip
-        return request.pursue(wait_seconds, progress)
+        return request.pursue(wait_seconds)
 
     def release(self, lease: int, reason: str | None = None) -> bool:
         """Give back a lease, or a request that still waits. False if that has happened already, which is no error.

@@ -10,17 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from .allocator import (
-    Act,
-    Allocator,
-    Candidates,
-    Decision,
-    Lab,
-    Proposal,
-    candidates,
-    free_sites,
-    site_proposal,
-)
+from .allocator import Act, Allocator, Candidates, Decision, Lab, Lost, Proposal, candidates, free_sites, site_proposal
 from .attributes import canonical, check, check_name
 from .blueprint import Builder, Plan
 from .errors import (
@@ -69,7 +59,8 @@ class Waiting(NamedTuple):
     held: int  #: how many resources that could serve it are in use, counted up to `MOST_COUNTED`
 
 
-Progress = Callable[[Waiting], None]
+#: told each time that something changes: why the request waits, and each slot lock that it lost
+Progress = Callable[[Waiting | Lost], None]
 
 
 class Request:
@@ -85,13 +76,15 @@ class Request:
         count: int = 1,
         keep: bool = True,
         lab: Lab | None = None,
+        progress: Progress = lambda _: None,
         known: dict[str, Candidates] | None = None,
         tidy: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store, self.steps, self.demand = store, steps, demand
         self.owner, self.count, self.keep, self.lab = owner, count, keep, lab
-        self.tidy, self.sleep = tidy, sleep
+        self.progress, self.tidy, self.sleep = progress, tidy, sleep
+        self.lost: list[Lost] = []  # not told yet
         self.ids: list[int] = []
         self.pending: list[int] = []  # not granted
         self.preparing: list[int] = []  # granted, and not known to be active
@@ -106,7 +99,7 @@ class Request:
             self._refuse_what_nobody_builds()
             self._known[self._key] = self.possible
 
-    def pursue(self, wait_seconds: float | None, progress: Progress) -> list[Lease]:
+    def pursue(self, wait_seconds: float | None) -> list[Lease]:
         """Hold all leases and return them, or raise and hold none. `wait_seconds` None: as long as it takes.
 
         Raises `NothingFree` when time is up, `BlueprintError` when what should be built cannot be.
@@ -120,7 +113,7 @@ class Request:
                 if self.preparing:
                     self._prepare(self.preparing[0])
                 else:
-                    self._advance(progress)
+                    self._advance()
             return [lease for lease in map(self.store.leases.get, self.ids) if lease]
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
@@ -148,7 +141,9 @@ class Request:
                     self.store.events.add("lease.requested", lease=id)
                     self.store.leases.bind(id, self.store.process)
 
-    def _advance(self, progress: Progress) -> None:
+    def _advance(self) -> None:
+        while self.lost:
+            self.progress(self.lost.pop(0))
         decision, self._first = self._first, None
         if decision is None:
             with self.store.write():
@@ -159,7 +154,7 @@ class Request:
             return
         self.proposals = None
         if decision.act is Act.WAIT:
-            self._wait(decision.again_at, progress)
+            self._wait(decision.again_at)
         elif decision.act in (Act.BUILD, Act.CLEAR) and decision.resource is not None:
             self._work(decision.resource)
 
@@ -172,6 +167,7 @@ class Request:
         )  # fmt: skip
         decision = self._decide_all(allocator)
         # Recorded last, so that what was lost is told although the attempt that lost it was undone.
+        self.lost += allocator.lost
         for lost in allocator.lost:
             self.store.events.add(
                 "slot-lock.lost", lease=lost.lease, blueprint=lost.blueprint, key=lost.key, holder=lost.holder
@@ -242,9 +238,9 @@ class Request:
 
     # ---- waiting
 
-    def _wait(self, again_at: float | None, progress: Progress) -> None:
+    def _wait(self, again_at: float | None) -> None:
         self._check_time()
-        progress(self.explain())
+        self.progress(self.explain())
         self._pause(None if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001)
         self.tidy()
         self._look_at_pending()  # somebody may have given it up for us
@@ -279,10 +275,9 @@ class Request:
         if not self.possible.enabled:
             names = ", ".join(quoted(c.blueprint.name) for c in self.possible.all)
             return f"no free {what}: blueprint {names} is disabled; switch it on with: drydock enable blueprint:NAME"
-        longest = (
-            f", the longest by lease {why.holders[0].lease} ({quoted(why.holders[0].owner)})" if why.holders else ""
-        )
-        return f"no free {what}: {why.held} leased{longest}; {why.ahead} waiting ahead; see: drydock leases"
+        by = ", ".join(f"lease {h.lease} of {quoted(h.owner)}" for h in why.holders[:2])
+        held = f"{why.held} in use ({by}{', ...' if why.held > 2 else ''})" if by else "none in use"
+        return f"no free {what}: {held}; {why.ahead} waiting ahead; see: drydock leases"
 
     def _count_failure(self, error: BlueprintError) -> None:
         """A build failed. Other blueprints are tried first; one that goes on failing ends the request."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from ..attributes import canonical
-from ..errors import printable
+from ..errors import printable, quoted
 from .app import stdout_is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
+    from ..allocator import Lost
     from ..request import Waiting
 
 STATUS_STYLES = {
@@ -100,7 +101,15 @@ class Progress:
         if self._status:
             self._status.stop()
 
-    def __call__(self, waiting: "Waiting") -> None:
+    def __call__(self, news: "Waiting | Lost") -> None:
+        from ..allocator import Lost
+
+        if isinstance(news, Lost):
+            click.echo(f"lease {news.lease}: slot lock {quoted(news.key)} lost, {news.holder} holds it", err=True)
+        else:
+            self._tell(news)
+
+    def _tell(self, waiting: "Waiting") -> None:
         if sys.stderr.isatty():
             self._live(f"{what(waiting)}: {why(waiting, live=True)}")
             return

@@ -259,7 +259,7 @@ def _make_ready(connection: sqlite3.Connection, path: str) -> None:
 
         execute("PRAGMA journal_mode = WAL")
         _migrate(connection)
-    identity, version = _check_version(connection, path)
+    version = _check_version(connection, path)
     if version < SCHEMA_VERSION:
         _migrate(connection)
     if execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -290,12 +290,12 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
 
 
-def _check_version(connection: sqlite3.Connection, path: str) -> tuple[int, int]:
+def _check_version(connection: sqlite3.Connection, path: str) -> int:
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if identity != APPLICATION_ID or not 0 < version <= SCHEMA_VERSION:
         raise _wrong_version(identity, version, path)
-    return identity, version
+    return int(version)
 
 
 def _wrong_version(identity: int, version: int, path: str) -> StoreDamaged:
