@@ -311,7 +311,7 @@ class Allocator:
         return False
 
     def _built(self, lease: int, blueprint: Blueprint, proposal: Proposal) -> Decision | None:
-        if self._keys_lost.intersection(lock.key for lock in proposal.slot_locks):
+        if self._keys_lost.intersection(lock.key for lock in (*proposal.slot_locks, *load_locks(proposal.lease_locks))):
             return None
         try:
             with self.store.attempt():
@@ -358,7 +358,8 @@ class Allocator:
         return self.store.slot_locks.resolve(locks, holder)
 
     def _note(self, lease: int, blueprint: Blueprint, lost: SlotLockHeld) -> None:
-        self._keys_lost.update(lost.held)
+        for key in lost.held:
+            self._keys_lost.update((key, key.rpartition(".slot(")[0]))
         self.lost += [Lost(lease, blueprint.name, key, holder) for key, holder in lost.held.items()]
 
 

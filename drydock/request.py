@@ -5,59 +5,23 @@ its time is up. Whatever ends it early, ^C included, leaves nothing of it behind
 """
 
 import contextlib
-import itertools
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-from .allocator import Act, Allocator, Candidates, Decision, Lab, Lost, Proposal, candidates, free_sites, site_proposal
-from .attributes import canonical, check, check_name
-from .blueprint import Builder, Plan
-from .errors import (
-    BlueprintError,
-    ConfigError,
-    DrydockError,
-    NeverPossible,
-    NothingFree,
-    StatusChanged,
-    quoted,
-)
-from .model import Blueprint, Demand, Lease, LeaseStatus
-from .slots import checked_locks
-from .slots import dump as dump_locks
+from .allocator import Act, Allocator, Candidates, Decision, Lab, Lost, Proposal, candidates
+from .attributes import canonical
+from .errors import BlueprintError, DrydockError, NeverPossible, NothingFree, StatusChanged, quoted
+from .model import Demand, Lease, LeaseStatus
+from .proposing import first_bindings, proposals, refuse_what_nobody_builds
 from .steps import Steps
 from .store.base import Store
+from .waiting import Waiting, explain, nothing_free
 
 #: a lease for which so many builds failed is broken
 MOST_FAILURES = 5
 FIRST_PAUSE_SECONDS = 0.25
 #: time alone changes answers too (a grace runs out, a process dies), so look again at least so often
 LOOK_EVERY_SECONDS = 1.0
-#: a builder that yields plans without end is asked for no more
-MOST_PLANS = 10_000
-HOLDERS_SHOWN = 5
-MOST_COUNTED = 1000
-
-
-class Holder(NamedTuple):
-    """Somebody who has what a request waits for."""
-
-    lease: int
-    owner: str
-    name: str  #: of the resource
-    since: float
-
-
-class Waiting(NamedTuple):
-    """Why a request waits."""
-
-    demand: Demand
-    wanted: int  #: how many leases
-    leases: tuple[int, ...]
-    ahead: int  #: older requests for the same type that wait too
-    holders: tuple[Holder, ...]  #: at most `HOLDERS_SHOWN` of those who hold what could serve it
-    held: int  #: how many resources that could serve it are in use, counted up to `MOST_COUNTED`
-
 
 #: told each time that something changes: why the request waits, and each slot lock that it lost
 Progress = Callable[[Waiting | Lost], None]
@@ -84,19 +48,21 @@ class Request:
         self.store, self.steps, self.demand = store, steps, demand
         self.owner, self.count, self.keep, self.lab = owner, count, keep, lab
         self.progress, self.tidy, self.sleep = progress, tidy, sleep
-        self.lost: list[Lost] = []  # not told yet
+        self.lost: list[Lost] = []  # to be told
+        self.told: set[Lost] = set()
         self.ids: list[int] = []
         self.pending: list[int] = []  # not granted
         self.preparing: list[int] = []  # granted, and not known to be active
         self.proposals: list[Proposal] | None = None
         self.deadline: float | None = None
         self._first: Decision | None = None
+        self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
         self._known = {} if known is None else known
         self._key = f"{demand.type} {demand.blueprints} {canonical(demand.attributes)}"
         self.possible = self._known.get(self._key) or candidates(store, demand)
         if self._key not in self._known:
-            self._refuse_what_nobody_builds()
+            refuse_what_nobody_builds(steps, self.possible, demand)
             self._known[self._key] = self.possible
 
     def pursue(self, wait_seconds: float | None) -> list[Lease]:
@@ -107,7 +73,7 @@ class Request:
         self.deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
         try:
             if self.lab:
-                self._choose_beforehand(self.lab)
+                self._choose_beforehand(self.lab.delay_seconds)
             self._ask()
             while self.pending or self.preparing:
                 if self.preparing:
@@ -128,18 +94,23 @@ class Request:
 
     def _ask(self) -> None:
         """Write the request down and decide at once: what is free is granted in the transaction that asked."""
-        with self.store.write():
-            process = None if self.keep else self.store.process
-            self.ids = [self.store.leases.add(self.demand, self.owner, process) for _ in range(self.count)]
-            self.pending = list(self.ids)
-            if self.store.offered != self.possible.config:
-                self.possible = self._known[self._key] = candidates(self.store, self.demand)
-            self._refuse_too_many()
-            self._first = self._decide()
-            if self.pending or self.preparing:
-                for id in self.ids:
-                    self.store.events.add("lease.requested", lease=id)
-                    self.store.leases.bind(id, self.store.process)
+        try:
+            with self.store.write():
+                process = None if self.keep else self.store.process
+                self.ids = [self.store.leases.add(self.demand, self.owner, process) for _ in range(self.count)]
+                self.pending = list(self.ids)
+                if self.store.offered != self.possible.config:
+                    self.possible = self._known[self._key] = candidates(self.store, self.demand)
+                self._refuse_too_many()
+                self._first = self._decide()
+                if self.pending or self.preparing:
+                    for id in self.ids:
+                        self.store.events.add("lease.requested", lease=id)
+                        self.store.leases.bind(id, self.store.process)
+        except BaseException:
+            if not self.store.committed:
+                self.ids = []  # numbers that were rolled back may be somebody else's by now
+            raise
 
     def _advance(self) -> None:
         while self.lost:
@@ -150,7 +121,7 @@ class Request:
                 decision = self._decide()
                 self._keep_if_complete()
         if decision.act is Act.PLANS:
-            self.proposals = self._ask_builders(self.count)
+            self.proposals = proposals(self.steps, self._rested(), self.demand.attributes, self.count)
             return
         self.proposals = None
         if decision.act is Act.WAIT:
@@ -166,9 +137,13 @@ class Request:
             process=self.store.process, proposals=self.proposals, lab=self.lab,
         )  # fmt: skip
         decision = self._decide_all(allocator)
-        # Recorded last, so that what was lost is told although the attempt that lost it was undone.
-        self.lost += allocator.lost
+        # Recorded last, so that what was lost is told although the attempt that lost it was undone; and once, or a
+        # request that looks again every second would fill the history.
         for lost in allocator.lost:
+            if lost in self.told:
+                continue
+            self.told.add(lost)
+            self.lost.append(lost)
             self.store.events.add(
                 "slot-lock.lost", lease=lost.lease, blueprint=lost.blueprint, key=lost.key, holder=lost.holder
             )
@@ -240,55 +215,29 @@ class Request:
 
     def _wait(self, again_at: float | None) -> None:
         self._check_time()
-        self.progress(self.explain())
+        self.progress(explain(self.store, self.possible, self.demand, self.ids))
         self._pause(None if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001)
         self.tidy()
         self._look_at_pending()  # somebody may have given it up for us
 
     def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise NothingFree(self._nothing_free())
+            why = explain(self.store, self.possible, self.demand, self.ids)
+            raise self.failure or NothingFree(nothing_free(self.possible, why))
 
     def _pause(self, seconds: float | None) -> None:
+        """Until there is news, at most so long."""
+        self._check_time()
         left = LOOK_EVERY_SECONDS if self.deadline is None else max(0.001, self.deadline - time.monotonic())
         self.store.wait_for_news(min(left, LOOK_EVERY_SECONDS, LOOK_EVERY_SECONDS if seconds is None else seconds))
-
-    def explain(self) -> Waiting:
-        """Who stands in the way, as of now."""
-        shapes = [shape for c in self.possible.all for shape in c.shapes]
-        holders = self.store.leases.holders(shapes, HOLDERS_SHOWN)
-        first = min(self.ids, default=0)
-        return Waiting(
-            self.demand,
-            self.count,
-            tuple(self.ids),
-            self.store.leases.ahead_of(first, self.demand.type),
-            tuple(Holder(*h) for h in holders),
-            self.store.resources.in_use(shapes, MOST_COUNTED),
-        )
-
-    def _nothing_free(self) -> str:
-        why = self.explain()
-        what = f"{self.count} x {quoted(self.demand.type)}" if self.count > 1 else quoted(self.demand.type)
-        if self.demand.attributes:
-            what += f" with {canonical(self.demand.attributes)}"
-        if not self.possible.enabled:
-            names = ", ".join(quoted(c.blueprint.name) for c in self.possible.all)
-            return f"no free {what}: blueprint {names} is disabled; switch it on with: drydock enable blueprint:NAME"
-        by = ", ".join(f"lease {h.lease} of {quoted(h.owner)}" for h in why.holders[:2])
-        held = f"{why.held} in use ({by}{', ...' if why.held > 2 else ''})" if by else "none in use"
-        return f"no free {what}: {held}; {why.ahead} waiting ahead; see: drydock leases"
 
     def _count_failure(self, error: BlueprintError) -> None:
         """A build failed. Other blueprints are tried first; one that goes on failing ends the request."""
         with self.store.write():
             failures = self.store.leases.count_failure(self.ids[0])
-        if (
-            self.count > 1
-            or failures >= MOST_FAILURES
-            or (self.deadline is not None and time.monotonic() >= self.deadline)
-        ):
+        if self.count > 1 or failures >= MOST_FAILURES:
             raise error
+        self.failure = error
         self.resting[error.blueprint] = time.monotonic() + FIRST_PAUSE_SECONDS * 2**failures
 
     # ---- what could serve it
@@ -298,14 +247,6 @@ class Request:
         if capacity is not None and self.count > capacity:
             what = f"{self.count} x {quoted(self.demand.type)}"
             raise NeverPossible(f"{what} requested, the pool can ever hold {capacity}")
-
-    def _refuse_what_nobody_builds(self) -> None:
-        if not any(c.blueprint.pooled for c in self.possible.all):
-            plans = (plan for c in self.possible.all for plan in self._plans(c.blueprint))
-            if next(plans, None) is None:
-                what = f" with {canonical(self.demand.attributes)}" if self.demand.attributes else ""
-                names = ", ".join(quoted(c.blueprint.name) for c in self.possible.all)
-                raise NeverPossible(f"no {self.demand.type}{what} can ever be built by {names}")
 
     def _refresh(self) -> None:
         """See what is offered now. That nothing could serve it any more is no reason to break: it may come back."""
@@ -322,36 +263,13 @@ class Request:
         awake = tuple(c for c in self.possible.all if self.resting.get(c.blueprint.name, 0) <= now)
         return self.possible._replace(all=awake)
 
-    def _ask_builders(self, count: int) -> list[Proposal]:
-        """What builders would build, whose slot locks look free now. Chosen outside any transaction: it may be lost."""
-        found: list[Proposal] = []
-        for candidate in self._rested().enabled:
-            if not candidate.blueprint.pooled:
-                shape = candidate.shapes[0]
-                plans = self._plans(candidate.blueprint)
-                free = (plan for plan in plans if self.store.slot_locks.look_free(plan.slot_locks))
-                found += [_proposal(candidate.blueprint, shape, plan) for plan in itertools.islice(free, count)]
-        return found
-
-    def _plans(self, row: Blueprint) -> Iterator[Plan]:
-        builder = self.steps.blueprint(row)
-        assert isinstance(builder, Builder)
-        plans: Any = self.steps.ask(row.name, "plans", lambda: iter(builder.plans(self.demand.attributes)))
-        for _ in range(MOST_PLANS):
-            plan = self.steps.ask(row.name, "plans", lambda: next(plans, None))
-            if plan is None:
-                return
-            yield checked_plan(row.name, plan)
-
-    def _choose_beforehand(self, lab: Lab) -> None:
+    def _choose_beforehand(self, delay_seconds: float) -> None:
         """The race laboratory: choose, stop, and only then allocate what may have been taken meanwhile."""
         self.proposals = [
-            site_proposal(site)
-            for c in self.possible.enabled
-            if c.blueprint.pooled
-            for site in free_sites(self.store, c, self.count)[: self.count]
-        ] + self._ask_builders(self.count)
-        self.sleep(lab.delay_seconds)
+            *first_bindings(self.steps, self.possible, self.count),
+            *proposals(self.steps, self.possible, self.demand.attributes, self.count),
+        ]
+        self.sleep(delay_seconds)
 
     def _status(self, id: int) -> LeaseStatus:
         ending = self.store.leases.ending(id)
@@ -369,22 +287,3 @@ def _decide_one(allocator: Allocator, id: int) -> Decision:
     while (decision := allocator.decide(id)).act is Act.AGAIN and allocator.proposals is None:
         pass  # something became free in this very transaction
     return decision
-
-
-def checked_plan(blueprint: str, plan: object) -> Plan:
-    """`plan` with its values checked: what an author's code returns is data like any other. Raises `BlueprintError`."""
-    if not isinstance(plan, Plan):
-        raise BlueprintError(blueprint, "plans", f"must yield Plan, got {type(plan).__name__}")
-    try:
-        check_name(plan.name, "plan")
-        return plan._replace(
-            slot_locks=checked_locks(plan.slot_locks),
-            lease_locks=checked_locks(plan.lease_locks),
-            attributes=check(plan.attributes, "plan"),
-        )
-    except ConfigError as error:
-        raise BlueprintError(blueprint, "plans", str(error)) from error
-
-
-def _proposal(blueprint: Blueprint, shape: int, plan: Plan) -> Proposal:
-    return Proposal(blueprint.id, plan.name, plan.slot_locks, dump_locks(plan.lease_locks), plan.attributes, shape)

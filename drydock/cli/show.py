@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from ..allocator import Lost
-    from ..request import Waiting
+    from ..waiting import Waiting
 
 STATUS_STYLES = {
     "active": "green", "acquired": "cyan", "pending": "yellow", "released": "dim", "destroyed": "dim", "broken": "red",

@@ -45,6 +45,8 @@ class Store(ABC):
     process: str
     #: `Offers.config()` as it was when the transaction that is open began
     offered: int = 0
+    #: whether the last transaction was kept; after an interruption nothing else tells
+    committed: bool = False
 
     @abstractmethod
     def rows(self, statement: str, **parameters: Any) -> list[Row]:

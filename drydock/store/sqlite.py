@@ -111,6 +111,7 @@ class SqliteStore(Store):
             raise StoreError(f"the store {quoted(self.path)} was opened for reading only")
         if self._pid != os.getpid():
             raise StoreError("this connection was opened before a fork; the child must open its own")
+        self.committed = False
         self._turnstile.enter(self.patience_seconds)
         try:
             self._check_file()
@@ -129,10 +130,13 @@ class SqliteStore(Store):
         assert self._turnstile is not None
         try:
             self._execute("COMMIT")
+            self.committed = True
         except BaseException as error:
-            self._roll_back()
             if isinstance(error, sqlite3.Error):
+                self._roll_back()
                 raise _translate(error, self.path) from error
+            self.committed = not self.connection.in_transaction  # ^C came just before, or just after
+            self._roll_back()
             raise
         self._turnstile.leave()
 

@@ -1,0 +1,83 @@
+"""What could be built, chosen before any transaction: ask the builders for plans, and see which look free.
+
+What is chosen here may be lost until it is allocated; then the slot locks say so. That is what makes it safe to choose
+without holding anything.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from .allocator import Candidates, Proposal, free_sites, site_proposal
+from .attributes import canonical, check, check_name
+from .blueprint import Builder, Plan
+from .errors import BlueprintError, ConfigError, NeverPossible, quoted
+from .model import Attributes, Blueprint, Demand
+from .slots import checked_locks, dump
+from .steps import Steps
+
+#: a builder that yields plans without end is asked for no more
+MOST_PLANS = 10_000
+
+
+def proposals(steps: Steps, possible: Candidates, wanted: Attributes, count: int) -> list[Proposal]:
+    """Up to `count` plans of each enabled builder whose slot locks look free now, best first."""
+    found: list[Proposal] = []
+    for candidate in possible.enabled:
+        if not candidate.blueprint.pooled:
+            free = (p for p in plans(steps, candidate.blueprint, wanted) if _looks_free(steps, p))
+            shape = candidate.shapes[0]
+            found += [_proposal(candidate.blueprint, shape, plan) for plan in itertools.islice(free, count)]
+    return found
+
+
+def first_bindings(steps: Steps, possible: Candidates, count: int) -> list[Proposal]:
+    """Up to `count` free bindings of each enabled pool, for the race laboratory, which chooses beforehand there too."""
+    pools = [c for c in possible.enabled if c.blueprint.pooled]
+    return [site_proposal(site) for c in pools for site in free_sites(steps.store, c, count)[:count]]
+
+
+def refuse_what_nobody_builds(steps: Steps, possible: Candidates, demand: Demand) -> None:
+    """Raise `NeverPossible` if there are only builders, and none of them has any plan for `demand`."""
+    if any(c.blueprint.pooled for c in possible.all):
+        return
+    if any(True for c in possible.all for _ in plans(steps, c.blueprint, demand.attributes)):
+        return
+    what = f" with {canonical(demand.attributes)}" if demand.attributes else ""
+    names = ", ".join(quoted(c.blueprint.name) for c in possible.all)
+    raise NeverPossible(f"no {demand.type}{what} can ever be built by {names}")
+
+
+def plans(steps: Steps, row: Blueprint, wanted: Attributes) -> Iterator[Plan]:
+    """The plans of a builder, one at a time, each checked."""
+    builder = steps.blueprint(row)
+    assert isinstance(builder, Builder)
+    given: Any = steps.ask(row.name, "plans", lambda: iter(builder.plans(wanted)))
+    for _ in range(MOST_PLANS):
+        plan = steps.ask(row.name, "plans", lambda: next(given, None))
+        if plan is None:
+            return
+        yield checked_plan(row.name, plan)
+
+
+def _looks_free(steps: Steps, plan: Plan) -> bool:
+    return steps.store.slot_locks.look_free((*plan.slot_locks, *plan.lease_locks))
+
+
+def checked_plan(blueprint: str, plan: object) -> Plan:
+    """`plan` with its values checked: what an author's code returns is data like any other. Raises `BlueprintError`."""
+    if not isinstance(plan, Plan):
+        raise BlueprintError(blueprint, "plans", f"must yield Plan, got {type(plan).__name__}")
+    try:
+        check_name(plan.name, "plan")
+        return plan._replace(
+            slot_locks=checked_locks(plan.slot_locks),
+            lease_locks=checked_locks(plan.lease_locks),
+            attributes=check(plan.attributes, "plan"),
+        )
+    except ConfigError as error:
+        raise BlueprintError(blueprint, "plans", str(error)) from error
+
+
+def _proposal(blueprint: Blueprint, shape: int, plan: Plan) -> Proposal:
+    return Proposal(blueprint.id, plan.name, plan.slot_locks, dump(plan.lease_locks), plan.attributes, shape)
