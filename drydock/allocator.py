@@ -1,8 +1,7 @@
 """One decision for one lease: use a free resource, wait for my build, build, share, reclaim, or wait.
 
-`candidates` says which blueprints could serve a demand; it changes only when what is offered changes. `Decision`s are
-made by an `Allocator` inside one writing transaction, by indexed look-ups alone: no pool, lock table or history is
-ever loaded. Nothing here runs a blueprint's code; what a builder proposes is handed in as `Proposal`s.
+An `Allocator` decides inside one writing transaction, by indexed look-ups alone: no pool, lock table or history is ever
+loaded. Nothing here runs a blueprint's code; what a builder proposes is handed in as `Proposal`s.
 """
 
 import json
@@ -10,14 +9,15 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from .attributes import canonical, fits
+from .attributes import fits
+from .candidates import Candidate, Candidates, free_sites, sites_with
 from .endings import start_destroying
-from .errors import ConfigError, NeverPossible, NoBlueprint, NotFound, SlotLockHeld, quoted
-from .model import Attributes, Blueprint, Demand, LeaseStatus, ResourceStatus
+from .errors import SlotLockHeld
+from .model import Attributes, Blueprint, LeaseStatus, ResourceStatus
 from .slots import SlotLock
 from .slots import load as load_locks
 from .store.base import Store
-from .store.offers import UNLIMITED, Shape, Site
+from .store.offers import UNLIMITED, Site
 from .store.resources import Idle, Room
 
 #: a seat is a slot lock up to so many seats; beyond, only the count of leases on the resource limits them
@@ -26,31 +26,6 @@ MOST_SEAT_LOCKS = 64
 MOST_TRIES = 8
 #: one is nearly always enough, and cheaper to fetch
 FEW_THEN_MORE = (1, MOST_TRIES)
-
-
-class Candidate(NamedTuple):
-    """A blueprint that could serve a demand, and where its fitting things are found."""
-
-    blueprint: Blueprint
-    shapes: tuple[int, ...]
-    traits: Attributes  #: wanted pairs that no shape decides; each thing must be looked at
-    capacity: int | None  #: most leases of this demand at once; None: no bound
-
-
-class Candidates(NamedTuple):
-    """All blueprints that could ever serve a demand, switched-off ones included."""
-
-    config: int
-    all: tuple[Candidate, ...]
-
-    @property
-    def enabled(self) -> list[Candidate]:
-        return [c for c in self.all if c.blueprint.enabled]
-
-    @property
-    def capacity(self) -> int | None:
-        bounds = [c.capacity for c in self.all]
-        return None if None in bounds else sum(b for b in bounds if b is not None)
 
 
 class Proposal(NamedTuple):
@@ -97,69 +72,6 @@ class Lost(NamedTuple):
     blueprint: str
     key: str
     holder: str
-
-
-def candidates(store: Store, demand: Demand) -> Candidates:
-    """Who could ever serve `demand`.
-
-    Raises `NoBlueprint` when no blueprint makes the type, `NotFound` for a blueprint that is named and not there,
-    `ConfigError` for one that makes another type, `NeverPossible` when none of them can ever have such a thing.
-    """
-    config = store.offers.config()
-    blueprints = store.offers.blueprints()
-    named = {b.name: b for b in blueprints}
-    for name in demand.blueprints:
-        if name not in named:
-            raise NotFound("blueprint", name)
-        if named[name].type != demand.type:
-            raise ConfigError(f"blueprint {quoted(name)} makes {quoted(named[name].type)}, not {quoted(demand.type)}")
-    chosen = [b for b in blueprints if b.type == demand.type and (not demand.blueprints or b.name in demand.blueprints)]
-    if not chosen:
-        raise NoBlueprint(demand.type, {b.type for b in blueprints})
-    possible = tuple(c for c in (_candidate(store, b, demand.attributes) for b in chosen) if c)
-    if not possible:
-        what = f" with {canonical(demand.attributes)}" if demand.attributes else ""
-        names = ", ".join(quoted(b.name) for b in chosen)
-        raise NeverPossible(f"no {demand.type}{what} can ever come from {names}; see: drydock bindings")
-    return Candidates(config, possible)
-
-
-def _candidate(store: Store, blueprint: Blueprint, wanted: Attributes) -> Candidate | None:
-    shapes = store.offers.shapes(blueprint.id)
-    if not blueprint.pooled:
-        seats = blueprint.seats
-        bound = None if blueprint.limit is None or seats is None else blueprint.limit * seats
-        return Candidate(blueprint, tuple(s.id for s in shapes), wanted, bound)
-    decided = {name for shape in shapes for name in shape.attributes}
-    traits = {name: value for name, value in wanted.items() if name not in decided}
-    fitting = [s for s in shapes if s.things and fits(s.attributes, {n: v for n, v in wanted.items() if n in decided})]
-    things = _count_things(store, fitting, traits)
-    if not things:
-        return None
-    if blueprint.limit is not None:
-        things = min(things, blueprint.limit)
-    bound = None if blueprint.seats is None else things * blueprint.seats
-    return Candidate(blueprint, tuple(s.id for s in fitting), traits, bound)
-
-
-def _count_things(store: Store, shapes: Sequence[Shape], traits: Attributes) -> int:
-    if not traits:
-        return sum(s.things for s in shapes)
-    return len(sites_with(store, tuple(s.id for s in shapes), traits))
-
-
-def free_sites(store: Store, candidate: Candidate, most: int) -> list[Site]:
-    """Free bindings that fit: up to `most` of each shape, or all with the wanted traits."""
-    if candidate.traits:
-        return [site for site, free, _ in sites_with(store, candidate.shapes, candidate.traits) if free]
-    return [site for shape in candidate.shapes for site in store.offers.free_sites(shape, most)]
-
-
-def sites_with(store: Store, shapes: tuple[int, ...], traits: Attributes) -> list[tuple[Site, bool, int | None]]:
-    """The listed bindings of these shapes that have all `traits`: each, whether it is free, and who holds it."""
-    name, value = next(iter(traits.items()))
-    found = store.offers.sites_with_trait(name, canonical(value), shapes)
-    return [entry for entry in found if fits(entry[0].attributes, traits)]
 
 
 def lease_locks(room: Room) -> tuple[SlotLock, ...]:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .allocator import Candidates, Lab
+from .allocator import Lab
 from .applying import Change, apply_pool
 from .attributes import check, check_name, check_text
+from .candidates import Candidates
 from .config import PoolFile
 from .endings import start_destroying
 from .errors import ConfigError, Conflict, DrydockError, NotFound, quoted

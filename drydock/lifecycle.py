@@ -11,7 +11,6 @@ LEASE_ARROWS: dict[tuple[L, L], str] = {
     (L.PENDING, L.ACTIVE): "the allocator, when the blueprint need not prepare the resource for a lease",
     (L.PENDING, L.ACQUIRED): "the allocator, when the blueprint prepares the resource for each lease",
     (L.PENDING, L.DESTROYED): "the requester, giving up; or whoever finds that the requester died",
-    (L.PENDING, L.BROKEN): "the allocator, when builds for it failed too often",
     (L.ACQUIRED, L.ACTIVE): "the engine, after the hook activate_lease",
     (L.ACQUIRED, L.PENDING): "the engine, when the resource failed first: the lease is thrown back",
     (L.ACQUIRED, L.BROKEN): "the engine, when the hook activate_lease failed",

@@ -8,9 +8,10 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from .allocator import Candidates, Proposal, free_sites, site_proposal
+from .allocator import Proposal, site_proposal
 from .attributes import canonical, check, check_name
 from .blueprint import Builder, Plan
+from .candidates import Candidates, free_sites
 from .errors import BlueprintError, ConfigError, NeverPossible, quoted
 from .model import Attributes, Blueprint, Demand
 from .slots import checked_locks, dump

@@ -8,8 +8,9 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from .allocator import Act, Allocator, Candidates, Decision, Lab, Lost, Proposal, candidates
+from .allocator import Act, Allocator, Decision, Lab, Lost, Proposal
 from .attributes import canonical
+from .candidates import Candidates, candidates
 from .errors import BlueprintError, DrydockError, NeverPossible, NothingFree, StatusChanged, quoted
 from .model import Demand, Lease, LeaseStatus
 from .proposing import first_bindings, proposals, refuse_what_nobody_builds
@@ -17,7 +18,7 @@ from .steps import Steps
 from .store.base import Store
 from .waiting import Waiting, explain, nothing_free
 
-#: a lease for which so many builds failed is broken
+#: a request for which so many builds failed gives up
 MOST_FAILURES = 5
 FIRST_PAUSE_SECONDS = 0.25
 #: time alone changes answers too (a grace runs out, a process dies), so look again at least so often

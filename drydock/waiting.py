@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .allocator import Candidates
 from .attributes import canonical
+from .candidates import Candidates
 from .errors import quoted
 from .model import Demand
 from .store.base import Store
