@@ -36,6 +36,7 @@ class Change(NamedTuple):
 
 class _Prepared(NamedTuple):
     row: BlueprintRow
+    settings: Mapping[str, Any]
     declared: tuple[Declared, ...]
     shares: bool
 
@@ -89,7 +90,6 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
         name=config.name,
         kind=config.kind,
         type=type,
-        settings=settings,
         source=kind.source_table,
         seats=config.seats,
         limit=config.limit,
@@ -106,7 +106,7 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
     bindings = (
         steps.ask(config.name, "bindings", lambda: list(blueprint.bindings())) if isinstance(blueprint, Pool) else []
     )
-    return _Prepared(row, _declare(config.name, bindings), kind.shares_bindings)
+    return _Prepared(row, settings, _declare(config.name, bindings), kind.shares_bindings)
 
 
 def _declare(name: str, bindings: list[object]) -> tuple[Declared, ...]:
@@ -170,7 +170,11 @@ def _affected(store: Store, steps: Steps, pool: PoolFile, sources: Mapping[str, 
     others = [b for b in store.offers.blueprints() if b.source in pool.sources and b.name not in named]
     rows = [b for b in others if store.offers.is_listed(b.name)]
     return [
-        _prepare(steps, BlueprintConfig(b.name, b.kind, b.type, b.seats, b.limit, b.grace, b.settings), sources)
+        _prepare(
+            steps,
+            BlueprintConfig(b.name, b.kind, b.type, b.seats, b.limit, b.grace, store.offers.settings(b.id)),
+            sources,
+        )
         for b in rows
     ]
 
@@ -212,9 +216,9 @@ def _write_blueprint(store: Store, prepared: _Prepared) -> list[Change]:
             f"blueprint {quoted(row.name)} has {old.live} live resources of kind {quoted(old.kind)};"
             f" release them before it becomes {quoted(row.kind)}: drydock disable blueprint:{row.name}, then drydock reclaim"
         )
-    if old is None or not store.offers.is_listed(row.name) or _comparable(old) != _comparable(row):
+    if old is None or not store.offers.is_listed(row.name) or not _same(store, old, prepared):
         changes.append(Change("blueprint", row.name, None, "added" if old is None else "changed"))
-        id = store.offers.save_blueprint(row)
+        id = store.offers.save_blueprint(row, prepared.settings)
     else:
         id = old.id
     kept = store.offers.declared(id)
@@ -229,8 +233,10 @@ def _write_blueprint(store: Store, prepared: _Prepared) -> list[Change]:
     return changes
 
 
-def _comparable(row: BlueprintRow) -> tuple[object, ...]:
-    return row._replace(id=0, enabled=True, live=0, settings={}), canonical(row.settings)
+def _same(store: Store, old: BlueprintRow, new: _Prepared) -> bool:
+    return old._replace(id=0, enabled=True, live=0) == new.row and canonical(
+        store.offers.settings(old.id)
+    ) == canonical(new.settings)
 
 
 def _compare(

@@ -46,7 +46,6 @@ class Blueprint(NamedTuple):
     name: str
     kind: str
     type: str
-    settings: Attributes
     source: str | None  #: the shared table of the pool file that its kind draws on, such as "almanac"
     seats: int | None  #: concurrent leases on one resource; None: unlimited
     limit: int | None  #: most resources alive at once; None: no limit

@@ -24,8 +24,16 @@ FIRST_PAUSE_SECONDS = 0.25
 #: time alone changes answers too (a grace runs out, a process dies), so look again at least so often
 LOOK_EVERY_SECONDS = 1.0
 
-#: told each time that something changes: why the request waits, and each slot lock that it lost
-Progress = Callable[[Waiting | Lost], None]
+
+class Chosen(NamedTuple):
+    """The race laboratory: what was chosen, and how long until it is allocated."""
+
+    names: tuple[str, ...]
+    delay_seconds: float
+
+
+#: told each time that something changes: why the request waits, each slot lock that it lost, what it chose beforehand
+Progress = Callable[[Waiting | Lost | Chosen], None]
 
 
 class Request:

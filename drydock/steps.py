@@ -51,7 +51,10 @@ class Steps:
         kept = self._made.get(row.name)
         if kept is None or kept[0] != config:
             source = self.store.offers.sources().get(row.source) if row.source else None
-            kept = (config, make(load_kind(row.kind, self.environment), row.name, row.settings, source))
+            kept = (
+                config,
+                make(load_kind(row.kind, self.environment), row.name, self.store.offers.settings(row.id), source),
+            )
             self._made[row.name] = kept
         return kept[1]
 
@@ -79,7 +82,10 @@ class Steps:
     def step_resource(self, id: int) -> Outcome:
         """Run the hook that resource `id` waits for, if nobody else does. What the hook raises is in the outcome."""
         resource = self.store.resources.get(id)
-        if resource is None or resource.status not in RESOURCE_MOVING or not self._claim("resource", id):
+        if resource is None or resource.status not in RESOURCE_MOVING:
+            return _NOT_OURS
+        # Its leases go first, and the last of them comes back here: a claim now would only shut that one out.
+        if resource.used or not self._claim("resource", id):
             return _NOT_OURS
         if resource.status is ResourceStatus.PENDING:
             return self._activate(resource)
@@ -125,8 +131,6 @@ class Steps:
             grant(self.store, resource.built_for, room, blueprint, keys, self.store.process)
 
     def _destroy(self, resource: Resource) -> Outcome:
-        if resource.used:
-            return _NOT_OURS  # its leases go first; the last of them comes back here
         outcome = self._run(resource, "destroy") if "destroy" in resource.hooks else _DONE
         if outcome.error:
             outcome = outcome._replace(again_after=RETRY_SECONDS)

@@ -67,7 +67,6 @@ def blueprint(row: Blueprint) -> dict[str, Any]:
         "limit": row.limit,
         "grace": row.grace,
         "resources": row.live,
-        "settings": row.settings,
     }
 
 

@@ -101,10 +101,14 @@ class Progress:
         if self._status:
             self._status.stop()
 
-    def __call__(self, news: "Waiting | Lost") -> None:
+    def __call__(self, news: "Waiting | Lost | Chosen") -> None:
         from ..allocator import Lost
+        from ..request import Chosen
 
-        if isinstance(news, Lost):
+        if isinstance(news, Chosen):
+            chosen = ", ".join(map(printable, news.names)) or "nothing, as nothing is free"
+            click.echo(f"chose {chosen}; allocating in {news.delay_seconds:g}s", err=True)
+        elif isinstance(news, Lost):
             click.echo(f"lease {news.lease}: slot lock {quoted(news.key)} lost, {news.holder} holds it", err=True)
         else:
             self._tell(news)

@@ -57,5 +57,5 @@ def _find(app: App, kind: str, name: str, id: str) -> tuple[dict[str, Any], list
         blueprint = store.offers.blueprint(name)
         if blueprint is None:
             raise NotFound("blueprint", name)
-        return objects.blueprint(blueprint), []
+        return {**objects.blueprint(blueprint), "settings": store.offers.settings(blueprint.id)}, []
     raise ConfigError(f"cannot show {quoted(id)}; give lease:N, resource:N or blueprint:NAME")

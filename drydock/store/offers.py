@@ -14,9 +14,7 @@ from ..model import Binding, Blueprint
 if TYPE_CHECKING:
     from .base import Store
 
-_BLUEPRINT = (
-    "id, name, kind, type, settings, source, seats, most, grace, pooled, hooks, enabled = 1 AND listed = 1, live"
-)
+_BLUEPRINT = "id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled = 1 AND listed = 1, live"
 _FREE = "b.resource IS NULL AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1"
 _SITE = "b.id, b.name, b.blueprint, b.shape, b.slot_lock, b.lease_locks, b.attributes, b.fence"
 
@@ -76,18 +74,23 @@ class Offers:
         row = self._store.row(f"SELECT {_BLUEPRINT} FROM blueprint WHERE name = :name", name=name)
         return _blueprint(row) if row else None
 
-    def save_blueprint(self, blueprint: Blueprint) -> int:
+    def settings(self, blueprint: int) -> dict[str, Any]:
+        """The settings of its kind, as the pool file gave them. A pool's may be as large as the pool."""
+        row = self._store.row("SELECT settings FROM blueprint WHERE id = :id", id=blueprint)
+        return dict(json.loads(row[0])) if row else {}
+
+    def save_blueprint(self, blueprint: Blueprint, settings: Mapping[str, Any]) -> int:
         """Insert it, or replace the one of the same name, whose id, live count and switch stay; return the id."""
         row = self._store.row(
-            "INSERT INTO blueprint (name, kind, type, settings, source, seats, most, grace, pooled, hooks, enabled, listed, live)"
-            " VALUES (:name, :kind, :type, :settings, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0)"
+            "INSERT INTO blueprint (name, kind, type, source, seats, most, grace, pooled, hooks, enabled, listed, live, settings)"
+            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0, :settings)"
             " ON CONFLICT (name) DO UPDATE SET kind = :kind, type = :type, settings = :settings, source = :source,"
             " seats = :seats, most = :most, grace = :grace, pooled = :pooled, hooks = :hooks, listed = 1"
             " RETURNING id",
             name=blueprint.name,
             kind=blueprint.kind,
             type=blueprint.type,
-            settings=canonical(blueprint.settings),
+            settings=canonical(settings),
             source=blueprint.source,
             seats=blueprint.seats,
             most=blueprint.limit,
@@ -340,13 +343,12 @@ UNLIMITED = 2**31 - 1
 
 
 def _blueprint(row: tuple[Any, ...]) -> Blueprint:
-    id, name, kind, type, settings, source, seats, most, grace, pooled, hooks, enabled, live = row
+    id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled, live = row
     return Blueprint(
         id,
         name,
         kind,
         type,
-        json.loads(settings),
         source,
         seats,
         most,

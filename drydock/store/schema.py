@@ -36,7 +36,6 @@ CREATE TABLE blueprint (
     name TEXT NOT NULL UNIQUE,
     kind TEXT NOT NULL,
     type TEXT NOT NULL,
-    settings TEXT NOT NULL,
     source TEXT,
     seats INTEGER CHECK (seats > 0),
     most INTEGER CHECK (most >= 0),
@@ -45,7 +44,8 @@ CREATE TABLE blueprint (
     hooks TEXT NOT NULL,
     enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),  -- the operator's switch
     listed INTEGER NOT NULL CHECK (listed IN (0, 1)),  -- 0: pruned, the pool file no longer has it
-    live INTEGER NOT NULL CHECK (live >= 0)
+    live INTEGER NOT NULL CHECK (live >= 0),
+    settings TEXT NOT NULL  -- last, since they may be large and are rarely read
 ) STRICT;
 
 -- A shape is a set of attributes that many things of one blueprint share; what tells single things apart is a trait.

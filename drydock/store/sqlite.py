@@ -31,7 +31,7 @@ FROM pragma_application_id a, pragma_user_version v, store s WHERE s.id = 1
 DURABILITY = "DRYDOCK_SYNCHRONOUS"
 PATIENCE_SECONDS = 10.0
 NEWS_EVERY_SECONDS = 0.02
-LARGEST_VALUE_BYTES = 8 * 1024 * 1024
+LARGEST_VALUE_BYTES = 64 * 1024 * 1024
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 
 
@@ -348,6 +348,8 @@ def _translate(error: sqlite3.Error, path: str) -> Exception:
         return StoreDamaged(
             f"{where} is damaged or not a drydock store ({error}); restore a backup or give another path"
         )
+    if primary == sqlite3.SQLITE_TOOBIG:
+        return ConfigError(f"a value is larger than the {LARGEST_VALUE_BYTES // 2**20} MiB that the store takes")
     if primary == sqlite3.SQLITE_FULL:
         return StoreError(f"the disk of {where} is full; nothing was changed")
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
