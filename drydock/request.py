@@ -7,6 +7,7 @@ its time is up. Whatever ends it early, ^C included, leaves nothing of it behind
 import contextlib
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .allocator import Act, Allocator, Decision, Lab, Lost, Proposal
 from .attributes import canonical
@@ -278,6 +279,7 @@ class Request:
             *first_bindings(self.steps, self.possible, self.count),
             *proposals(self.steps, self.possible, self.demand.attributes, self.count),
         ]
+        self.progress(Chosen(tuple(proposal.name for proposal in self.proposals), delay_seconds))
         self.sleep(delay_seconds)
 
     def _status(self, id: int) -> LeaseStatus:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from ..allocator import Lost
+    from ..request import Chosen
     from ..waiting import Waiting
 
 STATUS_STYLES = {
