@@ -28,9 +28,17 @@ SHOWN_CHARACTERS = 200
 
 def printable(value: object) -> str:
     """`value` as text that fits a line and cannot steer a terminal: other characters are escaped, the rest is cut."""
-    text = value if isinstance(value, str) else str(value)
-    text = "".join(c if c.isprintable() else _escaped(c) for c in text[: SHOWN_CHARACTERS + 1])
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except Exception:  # noqa: BLE001 - an author's object may fail at anything, and is shown all the same
+        text = f"<unprintable {type(value).__name__}>"
+    text = escaped(text[: SHOWN_CHARACTERS + 1])
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def escaped(text: str) -> str:
+    """All of `text`, on one line, and unable to steer a terminal."""
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def quoted(value: object) -> str:
@@ -38,7 +46,7 @@ def quoted(value: object) -> str:
     return f'"{printable(value)}"'
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ..errors import ConfigError, quoted
+from ..errors import ConfigError, escaped, quoted
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -53,8 +53,11 @@ class App:
         return engine
 
     def close(self) -> None:
+        """Let go of the store, and tell of rows that a list had to leave out."""
         if "store" in self.__dict__:
             self.store.close()
+            for sentence in dict.fromkeys(map(str, self.store.damaged)):
+                click.echo(f"drydock: {escaped(sentence)}", err=True)
 
 
 def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,11 +5,11 @@ PostgreSQL share. No plugin code, no I/O of ours and no sleep ever runs inside `
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import StatusChanged
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
@@ -17,10 +17,12 @@ from ..model import Finding
 from .events import Events
 from .leases import Leases
 from .offers import Offers
+from .records import DamagedRow
 from .resources import Resources
 from .slot_locks import SlotLocks
 
 Row = tuple[Any, ...]
+Record = TypeVar("Record")
 
 _ARROWS: dict[str, Any] = {"lease": LEASE_ARROWS, "resource": RESOURCE_ARROWS}
 _MOVING: dict[str, Any] = {"lease": LEASE_MOVING, "resource": RESOURCE_MOVING}
@@ -31,6 +33,8 @@ class Store(ABC):
 
     def __init__(self, clock: Callable[[], float] = time) -> None:
         self.clock = clock
+        #: rows that a list had to leave out, for whoever shows the list
+        self.damaged: list[DamagedRow] = []
         self.events = Events(self)
         self.slot_locks = SlotLocks(self)
         self.offers = Offers(self)
@@ -89,6 +93,16 @@ class Store(ABC):
         """The first row, or None."""
         rows = self.rows(statement, **parameters)
         return rows[0] if rows else None
+
+    def records(self, rows: Iterable[Row], read: Callable[[Row], Record]) -> list[Record]:
+        """Each row as a record. One that cannot be read is left out, and told in `damaged`."""
+        found = []
+        for row in rows:
+            try:
+                found.append(read(row))
+            except DamagedRow as damaged:
+                self.damaged.append(damaged)
+        return found
 
     @contextmanager
     def write(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..model import Event
+from .records import moment, pairs, reads, text
 
 if TYPE_CHECKING:
     from .base import Store
@@ -43,14 +44,14 @@ class Events:
         rows = self._store.rows(
             f"SELECT {_COLUMNS} FROM event {where}ORDER BY id DESC LIMIT :most", most=most, **parameters
         )
-        return [_event(row) for row in reversed(rows)]
+        return self._store.records(reversed(rows), _event)
 
     def after(self, id: int, most: int = 1000) -> list[Event]:
         """Up to `most` events that follow event `id`, oldest first."""
         rows = self._store.rows(
             f"SELECT {_COLUMNS} FROM event WHERE id > :id ORDER BY id LIMIT :most", id=id, most=most
         )
-        return [_event(row) for row in rows]
+        return self._store.records(rows, _event)
 
     def of_lease(self, lease: int, most: int) -> list[Event]:
         """The newest `most` events about a lease, oldest of them first."""
@@ -59,7 +60,7 @@ class Events:
             lease=lease,
             most=most,
         )
-        return [_event(row) for row in reversed(rows)]
+        return self._store.records(reversed(rows), _event)
 
     def of_resource(self, resource: int, most: int) -> list[Event]:
         """The newest `most` events about a resource itself, oldest of them first."""
@@ -68,9 +69,14 @@ class Events:
             resource=resource,
             most=most,
         )
-        return [_event(row) for row in reversed(rows)]
+        return self._store.records(reversed(rows), _event)
 
 
+@reads("event")
 def _event(row: tuple[Any, ...]) -> Event:
     id, at, event, lease, resource, blueprint, data = row
-    return Event(id, at, event, lease, resource, blueprint, json.loads(data))
+    return Event(id, moment(at, "at"), text(event, "event"), lease, resource, blueprint, pairs(data, "data"))
+
+
+#: every event, in pages, and what reads it
+EVERY = (f"SELECT {_COLUMNS} FROM event WHERE id > :after ORDER BY id LIMIT :most", _event)

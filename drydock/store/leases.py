@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..attributes import canonical
 from ..model import Demand, Lease, LeaseStatus
 from . import resources
+from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
 
 if TYPE_CHECKING:
     from .base import Store
@@ -59,14 +60,14 @@ class Leases:
         rows = self._store.rows(
             f"SELECT {_COLUMNS}, {resources.COLUMNS} {_FROM} WHERE l.status <> 'destroyed' ORDER BY l.id"
         )
-        return [_lease(row) for row in rows]
+        return self._store.records(rows, _lease)
 
     def latest(self, most: int) -> list[Lease]:
         """The newest `most` leases, those that are over included, oldest of them first."""
         rows = self._store.rows(
             f"SELECT {_COLUMNS}, {resources.COLUMNS} {_FROM} ORDER BY l.id DESC LIMIT :most", most=most
         )
-        return [_lease(row) for row in reversed(rows)]
+        return self._store.records(reversed(rows), _lease)
 
     def on_resource(self, resource: int) -> list[int]:
         """The ids of the leases on a resource that are not over."""
@@ -101,13 +102,10 @@ class Leases:
 
     def ending(self, id: int) -> Ending | None:
         row = self._store.row(
-            f"SELECT l.status, l.resource, l.slot_locks, l.fence, p.name, p.hooks {_FROM} WHERE l.id = :id",
+            f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, p.name, p.hooks {_FROM} WHERE l.id = :id",
             id=id,
         )
-        if row is None:
-            return None
-        hooks = frozenset(row[5].split()) if row[5] else frozenset()
-        return Ending(LeaseStatus(row[0]), row[1], tuple(json.loads(row[2])), row[3], row[4], hooks)
+        return _ending(row) if row else None
 
     def moving(self) -> list[tuple[int, LeaseStatus, str | None, float]]:
         """Leases that somebody must move on: id, status, the process at work on it, not before when."""
@@ -134,6 +132,20 @@ class Leases:
         return row[0] if row else 0
 
 
+@reads("lease")
+def _ending(row: tuple[Any, ...]) -> Ending:
+    _, status, resource, locks, fence, blueprint, hooks = row
+    return Ending(
+        status_of(LeaseStatus, status),
+        resource,
+        texts(locks, "slot_locks"),
+        fence,
+        blueprint,
+        frozenset(hooks.split()) if hooks else frozenset(),
+    )
+
+
+@reads("lease")
 def _lease(row: tuple[Any, ...]) -> Lease:
     (
         id,
@@ -155,19 +167,23 @@ def _lease(row: tuple[Any, ...]) -> Lease:
     resource = resources.from_row(row[_WIDTH:]) if row[_WIDTH] is not None else None
     return Lease(
         id,
-        LeaseStatus(status),
-        type,
-        tuple(json.loads(blueprints)),
-        owner,
+        status_of(LeaseStatus, status),
+        text(type, "type"),
+        texts(blueprints, "blueprints"),
+        text(owner, "owner"),
         priority,
-        json.loads(attributes),
-        tuple(json.loads(locks)),
+        pairs(attributes, "attributes"),
+        texts(locks, "slot_locks"),
         fence,
-        until,
+        moment_or_none(until, "until"),
         ttl,
-        created,
-        granted,
-        ended,
+        moment(created, "created_at"),
+        moment_or_none(granted, "granted_at"),
+        moment_or_none(ended, "ended_at"),
         reason,
         resource,
     )
+
+
+#: every lease, in pages, and what reads it
+EVERY = (f"SELECT {_COLUMNS}, {resources.COLUMNS} {_FROM} WHERE l.id > :after ORDER BY l.id LIMIT :most", _lease)

@@ -8,8 +8,11 @@ drops all of the process's locks, so it is opened once for each process and neve
 
 import fcntl
 import os
+import re
 
 from ..errors import StoreError, quoted
+
+_NAME = re.compile("[0-9a-f]{12}")
 
 
 class _Registry:
@@ -55,8 +58,10 @@ def withdraw(path: str, name: str) -> None:
 
 def is_alive(path: str, name: str) -> bool:
     """Whether the process that announced this name still runs, and has not withdrawn it."""
-    fd, own = _registry.file(path)
+    if not _NAME.fullmatch(name):  # a damaged row: nobody is called that
+        return False
     offset = int(name, 16)
+    fd, own = _registry.file(path)
     if offset in own:
         return True
     if not _lock(fd, offset):

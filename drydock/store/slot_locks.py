@@ -6,11 +6,12 @@ would poison a PostgreSQL transaction.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SlotLockHeld
 from ..model import SlotLockRow
 from ..slots import SlotLock
+from .records import moment, reads, text
 
 if TYPE_CHECKING:
     from .base import Store
@@ -83,28 +84,35 @@ class SlotLocks:
 
     def all(self) -> list[SlotLockRow]:
         """Every slot lock that is held, by key."""
-        return [
-            SlotLockRow(*row) for row in self._store.rows("SELECT key, holder, taken_at FROM slot_lock ORDER BY key")
-        ]
+        rows = self._store.rows("SELECT key, holder, taken_at FROM slot_lock ORDER BY key")
+        return self._store.records(rows, _slot_lock)
 
     def _numbered(self, lock: SlotLock, holder: str) -> str:
-        own = (
-            self._store.row(
-                "SELECT key FROM slot_lock WHERE key >= :low AND key < :high AND holder = :holder",
-                low=f"{lock.key}.slot(",
-                high=f"{lock.key}.slot)",
-                holder=holder,
-            )
-            if lock.of > 1
-            else None
-        )
-        if own:
-            return str(own[0])
-        number = self._first_free(lock)
+        own = self._own_numbers(lock, holder) if lock.of > 1 else ()
+        number = min(own) if own else self._first_free(lock)
         return lock.slot(0 if number is None else number).key
+
+    def _own_numbers(self, lock: SlotLock, holder: str) -> list[int]:
+        """Which of the numbered slots `holder` has. Other keys may begin like one, or count further."""
+        low = f"{lock.key}.slot("
+        rows = self._store.rows(
+            "SELECT key FROM slot_lock WHERE key >= :low AND key < :high AND holder = :holder",
+            low=low,
+            high=f"{lock.key}.slot)",
+            holder=holder,
+        )
+        numbers = [int(text) for (key,) in rows if (text := key[len(low) : -1]).isdecimal() and text.isascii()]
+        held = {key for (key,) in rows}
+        return [number for number in numbers if number < lock.of and lock.slot(number).key in held]
 
     def _first_free(self, lock: SlotLock) -> int | None:
         if lock.of == 1:
             return None if self.holder_of(lock.slot(0).key) else 0
         row = self._store.row(_FIRST_FREE, key=lock.key, of=lock.of)
         return row[0] if row else None
+
+
+@reads("slot lock")
+def _slot_lock(row: tuple[Any, ...]) -> SlotLockRow:
+    key, holder, taken_at = row
+    return SlotLockRow(text(key, "key"), text(holder, "holder"), moment(taken_at, "taken_at"))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import ConfigError, StoreBusy, StoreDamaged, StoreError, quoted
+from ..errors import ConfigError, StoreBusy, StoreDamaged, StoreError, printable, quoted
 from ..model import Finding
 from . import files, presence
 from .base import Row, Store
@@ -30,6 +30,8 @@ FROM pragma_application_id a, pragma_user_version v, store s WHERE s.id = 1
 
 DURABILITY = "DRYDOCK_SYNCHRONOUS"
 PATIENCE_SECONDS = 10.0
+FILES_NEEDED = 4  # the database, its log, its shared memory, and the file that shows who lives
+BUSY_SECONDS = 5.0  # for whoever does not come through the turnstile
 NEWS_EVERY_SECONDS = 0.02
 LARGEST_VALUE_BYTES = 64 * 1024 * 1024
 WAL_KEPT_BYTES = 4 * 1024 * 1024
@@ -98,13 +100,36 @@ class SqliteStore(Store):
         try:
             return self._execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
-            raise _translate(error, self.path) from error
+            if _is_unreadable(error) and statement.startswith("SELECT"):
+                return self._rows_with_bytes(statement, parameters)
+            raise self._translated(error) from error
+
+    def _rows_with_bytes(self, statement: str, parameters: dict[str, Any]) -> list[Row]:
+        """The rows, though one holds what is no text, or is far too long: such a value is given as bytes."""
+        self.connection.text_factory = _text_or_bytes
+        self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**31 - 1)
+        try:
+            return self._execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        finally:
+            self.connection.text_factory = str
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE_BYTES)
+
+    def _translated(self, error: sqlite3.Error) -> Exception:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            with contextlib.suppress(sqlite3.Error):
+                for (table,) in self._execute("SELECT name FROM sqlite_sequence WHERE seq >= 9223372036854775807"):
+                    return StoreDamaged(
+                        f"the ids of {quoted(table)} in {quoted(self.path)} are used up; start a new store"
+                    )
+        return _translate(error, self.path)
 
     def run(self, statement: str, **parameters: Any) -> None:
         try:
             self._execute(statement, parameters)
         except sqlite3.Error as error:
-            raise _translate(error, self.path) from error
+            raise self._translated(error) from error
 
     def _begin(self) -> None:
         if self._turnstile is None:
@@ -117,13 +142,16 @@ class SqliteStore(Store):
             self._check_file()
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
-            identity, version, self.offered = self._execute(_STAMP).fetchone()
+            stamp = self._execute(_STAMP).fetchone()
+            if stamp is None:
+                raise StoreDamaged(f"{quoted(self.path)} is incomplete (its table store is empty); restore a backup")
+            identity, version, self.offered = stamp
             if version != SCHEMA_VERSION or identity != APPLICATION_ID:
                 raise _wrong_version(identity, version, self.path)
         except BaseException as error:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
-                raise _translate(error, self.path) from error
+                raise self._translated(error) from error
             raise
 
     def _commit(self) -> None:
@@ -134,7 +162,7 @@ class SqliteStore(Store):
         except BaseException as error:
             if isinstance(error, sqlite3.Error):
                 self._roll_back()
-                raise _translate(error, self.path) from error
+                raise self._translated(error) from error
             self.committed = not self.connection.in_transaction  # ^C came just before, or just after
             self._roll_back()
             raise
@@ -189,9 +217,9 @@ class SqliteStore(Store):
         return [*self._integrity(), *self._surroundings()]
 
     def _integrity(self) -> Iterator[Finding]:
-        for (message,) in self.rows("PRAGMA quick_check(5)"):
+        for (message,) in self.rows("PRAGMA integrity_check(5)"):
             if message != "ok":
-                yield Finding(True, "damaged", f"the database is damaged: {message}; restore a backup")
+                yield Finding(True, "damaged", f"the database is damaged: {printable(message)}; restore a backup")
         for table, row, parent, _ in self.rows("PRAGMA foreign_key_check")[:5]:
             yield Finding(True, "damaged", f"row {row} of {table} points to a row of {parent} that is not there")
 
@@ -237,7 +265,11 @@ class SqliteStore(Store):
 def _connect(path: str, mode: str, check: Callable[[sqlite3.Connection, str], object]) -> sqlite3.Connection:
     with _translated(path):
         connection = sqlite3.connect(
-            f"file:{_escaped(path)}?mode={mode}", uri=True, timeout=5.0, isolation_level=None, cached_statements=256
+            f"file:{_escaped(path)}?mode={mode}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            cached_statements=256,
         )
         try:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE_BYTES)
@@ -338,24 +370,54 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
             raise _translate(error, self._path) from error
 
 
+def _is_unreadable(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_TOOBIG or (code is None and "decode" in str(error))
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    if len(value) > LARGEST_VALUE_BYTES:
+        return value[:100]
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _too_many_files() -> bool:
+    """SQLite does not say why it cannot open a file; that no more may be open is a reason that the user can mend."""
+    opened: list[int] = []
+    try:
+        while len(opened) < FILES_NEEDED:
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return True
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return False
+
+
 def _translate(error: sqlite3.Error, path: str) -> Exception:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     where = quoted(path)
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreBusy(5.0, f"the store {where}")
+        return StoreBusy(BUSY_SECONDS, f"the store {where}")
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreDamaged(
-            f"{where} is damaged or not a drydock store ({error}); restore a backup or give another path"
+            f"{where} is damaged or not a drydock store ({printable(error)}); restore a backup or give another path"
         )
     if primary == sqlite3.SQLITE_TOOBIG:
         return ConfigError(f"a value is larger than the {LARGEST_VALUE_BYTES // 2**20} MiB that the store takes")
     if primary == sqlite3.SQLITE_FULL:
         return StoreError(f"the disk of {where} is full; nothing was changed")
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return StoreError(f"{where} cannot be written ({error}); its folder must be writable too")
+        return StoreError(f"{where} cannot be written ({printable(error)}); its folder must be writable too")
+    if primary == sqlite3.SQLITE_CANTOPEN and _too_many_files():
+        return StoreError(f"{where} cannot be used: too many open files; raise the limit with: ulimit -n 256")
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS):
-        return StoreError(f"{where} cannot be used ({error}); nothing was changed")
+        return StoreError(f"{where} cannot be used ({printable(error)}); nothing was changed")
     if primary == sqlite3.SQLITE_ERROR and str(error).startswith(("no such table", "no such column", "no such index")):
-        return StoreDamaged(f"{where} is incomplete ({error}); restore a backup or give another path")
+        return StoreDamaged(f"{where} is incomplete ({printable(error)}); restore a backup or give another path")
     return error

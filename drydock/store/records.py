@@ -1,0 +1,97 @@
+"""From rows to records. A row that is not as Drydock writes it is told by name, and never stops the rows beside it.
+
+Files are edited by hand, restored from half a backup, hit by a bad disk: a status that nobody knows, attributes that
+are not JSON, a moment in the year 292277026596. Only what reading needs is looked at; `doctor` asks about the rest.
+"""
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from ..errors import StoreDamaged, printable, quoted
+
+Record = TypeVar("Record")
+Status = TypeVar("Status")
+
+END_OF_9999 = 253_402_300_800.0
+
+
+class DamagedRow(StoreDamaged):
+    """One row cannot be read: the `kind` with this `id`, for this `reason`."""
+
+    def __init__(self, kind: str, id: int | str, reason: str) -> None:
+        self.kind, self.id, self.reason = kind, id, reason
+        super().__init__(f"{self.about} is damaged ({reason}); see: drydock doctor")
+
+    @property
+    def about(self) -> str:
+        return f"{self.kind} {self.id if isinstance(self.id, int) else quoted(self.id)}"
+
+
+def reads(kind: str) -> Callable[[Callable[[Any], Record]], Callable[[Any], Record]]:
+    """Let a function that makes a record of a row raise `DamagedRow` when it cannot. The row begins with its id."""
+
+    def decorate(read: Callable[[Any], Record]) -> Callable[[Any], Record]:
+        @wraps(read)
+        def checked(row: Any) -> Record:
+            try:
+                return read(row)
+            except DamagedRow as other:
+                raise DamagedRow(kind, row[0], f"its {other.about}: {other.reason}") from other
+            except (ValueError, TypeError, RecursionError) as error:
+                raise DamagedRow(kind, row[0], printable(error)) from error
+
+        return checked
+
+    return decorate
+
+
+def text(value: object, column: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{column}: not text")
+    return value
+
+
+def pairs(value: object, column: str) -> dict[str, Any]:
+    """The JSON object in a column."""
+    if value == "{}":
+        return {}
+    found = _json(value, column)
+    if not isinstance(found, dict):
+        raise TypeError(f"{column}: not a JSON object")
+    return found
+
+
+def texts(value: object, column: str) -> tuple[str, ...]:
+    """The JSON list of texts in a column."""
+    if value == "[]":
+        return ()
+    found = _json(value, column)
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise ValueError(f"{column}: not a list of texts")
+    return tuple(found)
+
+
+def status_of(kind: Callable[[Any], Status], value: object) -> Status:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"unknown status {quoted(value)}") from None
+
+
+def moment(value: object, column: str) -> float:
+    if not isinstance(value, float | int) or not 0 <= value < END_OF_9999:
+        raise ValueError(f"{column}: not a moment: {printable(value)}")
+    return value
+
+
+def moment_or_none(value: object, column: str) -> float | None:
+    return None if value is None else moment(value, column)
+
+
+def _json(value: object, column: str) -> Any:
+    try:
+        return json.loads(text(value, column))
+    except json.JSONDecodeError:
+        raise ValueError(f"{column}: not JSON") from None
