@@ -71,12 +71,18 @@ def parse_duration(text: str, where: str, *, least: float = 0.0, most: float = L
     found = _DURATION.fullmatch(text)
     if not found:
         if text.startswith("-"):
-            raise ConfigError(f"{where} must be at least {least:g}s, not {quoted(text)}")
+            raise ConfigError(f"{where} must be at least {duration(least)}, not {quoted(text)}")
         raise ConfigError(f"{where}: not a duration: {quoted(text)}; write 90s, 5m, 2h or 1d, without spaces")
     seconds = float(found[1]) * _SECONDS[found[2]]
     if not least <= seconds <= most:
-        raise ConfigError(f"{where} must be {least:g}s to {most:g}s, not {quoted(text)}")
+        raise ConfigError(f"{where} must be {duration(least)} to {duration(most)}, not {quoted(text)}")
     return seconds
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as `parse_duration` reads it, in the largest unit that fits."""
+    unit = next((u for u in ("d", "h", "m") if seconds and seconds % _SECONDS[u] == 0), "s")
+    return f"{seconds / _SECONDS[unit]:g}{unit}"
 
 
 def parse(text: str, where: str) -> dict[str, Any]:

@@ -63,6 +63,11 @@ def read_text(path: Path, largest_bytes: int) -> str:
         raise Refused(f"cannot read {where}: permission denied") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
+    return decoded(data, largest_bytes, where)
+
+
+def decoded(data: bytes, largest_bytes: int, where: str) -> str:
+    """The text in `data`, which was read up to one byte more than it may have. Raises `ConfigError`."""
     if len(data) > largest_bytes:
         raise ConfigError(f"{where}: larger than {largest_bytes // 1024} KiB")
     try:

@@ -1,5 +1,6 @@
 """The command line: one small file for each command, and here what all have in common: names, and how it ends."""
 
+import errno
 import os
 import sys
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import click
 
 from .. import errors
-from . import apply, doctor, lease, lists, release, show_one, switch
+from . import apply, completion, doctor, lease, lists, release, show_one, switch
 from .app import App, Terminated
 
 #: what a program may rely on; a class that is not named here counts as its nearest base
@@ -44,8 +45,8 @@ class Commands(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f"; did you mean {errors.quoted(close[0])}?" if close else "; see: drydock --help"
-            raise click.UsageError(f"unknown command {errors.quoted(args[0])}{hint}")
+            hint = f"; did you mean {errors.quoted(close[0])}?" if close else ""
+            raise click.UsageError(f"unknown command {errors.quoted(args[0])}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -53,7 +54,8 @@ class Commands(click.Group):
     cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option("--store", metavar="PATH", help="The store. [default: $DRYDOCK_STORE, else below ~/.local/state]")
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=lambda c, _, v: _version(c, v))
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=lambda c, _, v: _version(c, v),
+              help="Show the version and exit.")  # fmt: skip
 @click.pass_context
 def drydock(ctx: click.Context, store: str | None) -> None:
     """Hand each process exactly one of your shared things, never the same one twice.
@@ -84,12 +86,14 @@ for command in (
     switch.disable,
     switch.enable,
     doctor.doctor,
+    completion.completion,
 ):
     drydock.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script: run one command and exit with its code. No traceback reaches a user without DRYDOCK_DEBUG."""
+    _occupy_closed_streams()
     code = run(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
@@ -107,9 +111,7 @@ def run(arguments: list[str]) -> int:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return 2
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "drydock"
-        return _fail(f"{errors.printable(error.format_message())}; see: {path} --help", error.exit_code)
+        return _fail(_usage(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Terminated as ended:
@@ -121,6 +123,11 @@ def run(arguments: list[str]) -> int:
     except MemoryError:
         return _fail("out of memory", OUT_OF_MEMORY)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return _fail("too many open files; raise the limit with: ulimit -n 256", EXIT_CODES[errors.StoreError])
+        if error.filename is not None:  # a file that a path names; our output has none
+            what = f"cannot use {errors.quoted(error.filename)}: {error.strerror}"
+            return _fail(what, EXIT_CODES[errors.StoreError])
         return _cannot_write(error)
     except Exception as error:
         if os.environ.get("DRYDOCK_DEBUG") == "1":
@@ -136,9 +143,20 @@ def _told(error: errors.DrydockError) -> int:
     return _fail(str(error), code)
 
 
+def _usage(error: click.ClickException) -> str:
+    """What click complains of, as one sentence of ours."""
+    said, guess, meant = error.format_message().partition("Did you mean")
+    said = said.rstrip(" .(")
+    said = errors.printable(said[:1].lower() + said[1:])
+    if guess:
+        return f"{said}; did you mean{errors.printable(meant.rstrip(')'))}"
+    context = getattr(error, "ctx", None)
+    return said if said.endswith("?") else f"{said}; see: {context.command_path if context else 'drydock'} --help"
+
+
 def _fail(sentence: str, code: int) -> int:
     try:
-        click.echo(f"drydock: {sentence}", err=True)
+        click.echo(f"drydock: {errors.escaped(sentence)}", err=True)
     except (OSError, ValueError):
         return code
     return code
@@ -154,6 +172,17 @@ def _cannot_write(error: OSError | ValueError) -> int:
 def _reader_is_gone() -> int:
     _silence_stdout()
     return 128 + 13
+
+
+def _occupy_closed_streams() -> None:
+    """Give the numbers of closed standard streams to something harmless, or the store's files would get them."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
+        pass
+    os.close(fd)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - writing to it fails, as it should
 
 
 def _silence_stdout() -> None:

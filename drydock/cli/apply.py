@@ -25,7 +25,8 @@ def apply(app: App, file: str, plan: bool, prune: bool) -> None:
     from ..config import read_pool_file
     from . import show
 
-    changes = app.engine.apply(read_pool_file(Path(file)), prune=prune, plan=plan)
+    pool = read_pool_file(Path(file))  # first: a bad file must not make a store
+    changes = app.engine.apply(pool, prune=prune, plan=plan)
     if app.json:
         show.json_lines(change._asdict() for change in changes)
         return

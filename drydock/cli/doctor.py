@@ -2,6 +2,7 @@
 
 import click
 
+from ..errors import escaped
 from .app import App, pass_app, shared_options
 
 BROKEN = 8
@@ -32,6 +33,6 @@ def doctor(app: App) -> int:
         show.json_lines(finding._asdict() for finding in findings)
     else:
         for finding in findings:
-            click.echo(f"{'BROKEN' if finding.broken else 'note  '}  {finding.rule}: {finding.sentence}")
+            click.echo(f"{'BROKEN' if finding.broken else 'note  '}  {finding.rule}: {escaped(finding.sentence)}")
         click.echo(f"{broken} broken promises" if broken else "all promises hold")
     return BROKEN if broken else 0

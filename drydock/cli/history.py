@@ -38,4 +38,4 @@ def line(event: Event) -> str:
     ]
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
     rest = show.cell(event.data) if event.data else ""
-    return "  ".join(filter(None, (when, f"{event.event:<20}", " ".join(about), rest))).rstrip()
+    return "  ".join(filter(None, (when, f"{show.cell(event.event):<20}", " ".join(about), rest))).rstrip()

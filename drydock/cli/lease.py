@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ConfigError, DrydockError, Refused
+from ..errors import ConfigError, DrydockError, Refused, quoted
 from .app import App, end_on_signals, pass_app, shared_options
 from .completing import blueprint_names, types
 
@@ -66,17 +66,18 @@ def lease(
     if type_ is None:
         raise click.UsageError(f"missing --type; known types: {_known_types(app)}")
     end_on_signals()
-    with show.Progress() as progress:
-        leases = app.engine.lease(
-            Demand(type_, tuple(blueprint), wanted),
-            owner=default_owner() if owner is None else owner,
-            count=number,
-            wait_seconds=wait_seconds,
-            keep=True,
-            progress=progress,
-            lab=lab,
-        )
+    leases: list[Lease] = []
     try:
+        with show.Progress() as progress:
+            leases = app.engine.lease(
+                Demand(type_, tuple(blueprint), wanted),
+                owner=default_owner() if owner is None else owner,
+                count=number,
+                wait_seconds=wait_seconds,
+                keep=True,
+                progress=progress,
+                lab=lab,
+            )
         if app.json:
             show.json_lines(map(objects.lease, leases))
         else:
@@ -103,7 +104,7 @@ def _tell(held: "Lease") -> None:
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 10_000:
-        raise ConfigError(f'--count must be 1 to 10000, not "{text[:40]}"')
+        raise ConfigError(f"--count must be 1 to 10000, not {quoted(text)}")
     return int(text)
 
 
@@ -111,12 +112,12 @@ def _given(attributes: str) -> str:
     from pathlib import Path
 
     from ..attributes import LARGEST_BYTES
-    from ..config import read_text
+    from ..config import decoded, read_text
 
     if attributes == "-":
         if sys.stdin is None or sys.stdin.closed:
             return ""
-        return sys.stdin.read(LARGEST_BYTES + 1)
+        return decoded(sys.stdin.buffer.read(LARGEST_BYTES + 1), LARGEST_BYTES, "--attributes")
     if attributes.startswith("@"):
         return read_text(Path(attributes[1:]), LARGEST_BYTES)
     return attributes
@@ -137,8 +138,13 @@ def _lab(race_delay: str | None, no_slot_locks: bool) -> "Lab | None":
 
 def _known_types(app: App) -> str:
     from ..errors import listed
+    from ..store import open_store
 
     try:
-        return listed(sorted({b.type for b in app.store.offers.blueprints()}))
+        store = open_store(app.address, read_only=True)  # a command that was mistyped must not make a store
     except DrydockError:
         return "none"
+    try:
+        return listed(sorted({b.type for b in store.offers.blueprints()}))
+    finally:
+        store.close()

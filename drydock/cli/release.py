@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from ..errors import DrydockError
+from ..errors import DrydockError, escaped
 from .app import App, Id, end_on_signals, pass_app, shared_options
 from .completing import lease_ids, resource_ids
 
@@ -32,7 +32,7 @@ def release(app: App, ids: Sequence[int]) -> None:
         if app.json:
             show.json_lines([objects.lease(lease)])
         elif released:
-            click.echo(f"lease {id}: released{f' {lease.resource.name}' if lease.resource else ''}")
+            click.echo(f"lease {id}: released{f' {show.cell(lease.resource.name)}' if lease.resource else ''}")
         if not released:
             click.echo(f"drydock: lease {id} was released already, at {objects.moment(lease.ended_at)}", err=True)
 
@@ -61,7 +61,7 @@ def release_resource(app: App, ids: Sequence[int]) -> None:
             show.json_lines([objects.resource(resource)])
         else:
             already = "" if released else ", was released already"
-            click.echo(f"resource {id} ({resource.name}): {resource.status}{already}")
+            click.echo(f"resource {id} ({show.cell(resource.name)}): {resource.status}{already}")
 
     _each(ids, take_away)
 
@@ -83,8 +83,8 @@ def reclaim(app: App) -> None:
         show.json_lines(result._asdict() for result in results)
         return
     for result in results:
-        outcome = "reclaimed" if result.reclaimed else f"could not be reclaimed: {result.reason}"
-        click.echo(f"resource {result.id} ({result.name}): {outcome}")
+        outcome = "reclaimed" if result.reclaimed else f"could not be reclaimed: {show.cell(result.reason)}"
+        click.echo(f"resource {result.id} ({show.cell(result.name)}): {outcome}")
     if not results:
         click.echo("no resources", err=True)
 
@@ -97,7 +97,7 @@ def _each(ids: Sequence[int], do: Callable[[int], None]) -> None:
             do(id)
         except DrydockError as error:
             if first is not None:
-                click.echo(f"drydock: {error}", err=True)
+                click.echo(f"drydock: {escaped(str(error))}", err=True)
             first = first or error
     if first is not None:
         raise first

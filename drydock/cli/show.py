@@ -110,7 +110,9 @@ class Progress:
             chosen = ", ".join(map(printable, news.names)) or "nothing, as nothing is free"
             click.echo(f"chose {chosen}; allocating in {news.delay_seconds:g}s", err=True)
         elif isinstance(news, Lost):
-            click.echo(f"lease {news.lease}: slot lock {quoted(news.key)} lost, {news.holder} holds it", err=True)
+            click.echo(
+                f"lease {news.lease}: slot lock {quoted(news.key)} lost, {printable(news.holder)} holds it", err=True
+            )
         else:
             self._tell(news)
 

@@ -40,4 +40,4 @@ def _switch(app: App, target: str, *, enabled: bool) -> None:
     if app.json:
         show.json_lines([{"target": target, "enabled": enabled}])
     else:
-        click.echo(f"{target}: {'enabled' if enabled else 'disabled'}")
+        click.echo(f"{show.cell(target)}: {'enabled' if enabled else 'disabled'}")

@@ -34,6 +34,8 @@ def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":
     address = store_address(given)
     if not address:
         raise ConfigError("the store is empty: give a path, or leave --store and DRYDOCK_STORE away")
+    if "\0" in address:
+        raise ConfigError(f"the store {quoted(address)} contains a NUL character")
     scheme, separator, _ = address.partition("://")
     if address.startswith("file:"):
         raise ConfigError(f"the store is a path, not a URI: {quoted(address)}")
