@@ -123,9 +123,13 @@ def _declare(name: str, bindings: list[object]) -> tuple[Declared, ...]:
         if len(seen) == len(checked):
             how = "is listed twice" if other == binding.name else f"and {quoted(other)} differ only by case"
             raise ConfigError(f"{where}: {quoted(binding.name)} {how}")
-        checked_locks([binding.slot_lock])
+        try:
+            lease_locks = checked_locks(binding.lease_locks)
+            checked_locks([binding.slot_lock])
+        except ConfigError as error:  # locks are the author's, everything else may be what the pool file says
+            raise BlueprintError(name, "bindings", str(error)) from error
         attributes = check(binding.attributes, f"{where}: {quoted(binding.name)}: attributes")
-        checked.append(binding._replace(attributes=attributes, lease_locks=checked_locks(binding.lease_locks)))
+        checked.append(binding._replace(attributes=attributes, lease_locks=lease_locks))
     names = shape_names(binding.attributes for binding in checked)
     return tuple(_declared(binding, names) for binding in checked)
 

@@ -6,13 +6,14 @@ A drop-in is a file `my_kind.py` in a folder that `DRYDOCK_BLUEPRINTS` names; it
 loaded from nowhere else.
 """
 
+import contextlib
 import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .blueprint import REQUIRED, Blueprint, Builder, Pool, Setting
 from .errors import BlueprintError, ConfigError, listed, printable, quoted
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 GROUP = "drydock.blueprints"
 FOLDERS = "DRYDOCK_BLUEPRINTS"
 
+Result = TypeVar("Result")
 KindClass = type[Pool] | type[Builder]
 
 
@@ -77,10 +79,7 @@ def load_kind(name: str, environment: Mapping[str, str] = os.environ) -> KindCla
 
 def make(kind: KindClass, name: str, settings: Mapping[str, Any], source: Mapping[str, Any] | None) -> Pool | Builder:
     """The blueprint `name` of this kind; what its constructor raises is a `BlueprintError`."""
-    try:
-        return kind(name, settings, source)
-    except Exception as error:
-        raise BlueprintError(name, "__init__", describe(error)) from error
+    return _guarded(name, "__init__", lambda: kind(name, settings, source))
 
 
 def checked_settings(kind: type[Blueprint], given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def _entry_points() -> Iterator[FoundKind]:
 
 
 def _load_entry_point(point: "EntryPoint") -> KindClass:
-    return _checked(point.name, _importing(point.name, point.load))
+    return _checked(point.name, _guarded(point.name, "import", point.load))
 
 
 def _load_drop_in(name: str, path: Path) -> KindClass:
@@ -141,7 +140,7 @@ def _load_drop_in(name: str, path: Path) -> KindClass:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     loader = spec.loader
-    _importing(name, lambda: loader.exec_module(module))
+    _guarded(name, "import", lambda: loader.exec_module(module))
     own = [
         value
         for value in vars(module).values()
@@ -152,12 +151,15 @@ def _load_drop_in(name: str, path: Path) -> KindClass:
     return _checked(name, own[0])
 
 
-def _importing(name: str, load: Callable[[], Any]) -> Any:
-    # A kind's import must not be able to end the command, nor to write into its output.
+def _guarded(name: str, step: str, do: Callable[[], Result]) -> Result:
+    # Foreign code must not be able to end the command, nor to write into its output.
     try:
-        return load()
-    except (Exception, SystemExit) as error:
-        raise BlueprintError(name, "import", describe(error)) from error
+        with contextlib.redirect_stdout(sys.stderr):
+            return do()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise BlueprintError(name, step, describe(error)) from error
 
 
 def _checked(name: str, found: object) -> KindClass:
@@ -168,4 +170,21 @@ def _checked(name: str, found: object) -> KindClass:
     required = "bindings" if issubclass(found, Pool) else "plans"
     if getattr(found, required) is getattr(Pool if issubclass(found, Pool) else Builder, required):
         raise BlueprintError(name, "import", f"{found.__name__} lacks the method {required}()")
+    _check_card(name, found)
     return found
+
+
+def _check_card(name: str, kind: KindClass) -> None:
+    """Raise `BlueprintError` for a class attribute that does not say what it must: it would only be found much later."""
+    schema = kind.settings_schema
+    wrong = {
+        "type": kind.type is not None and not isinstance(kind.type, str),
+        "summary": not isinstance(kind.summary, str),
+        "settings_schema": not isinstance(schema, Mapping) or not all(isinstance(s, Setting) for s in schema.values()),
+        "source_table": kind.source_table is not None and not isinstance(kind.source_table, str),
+        "grace": isinstance(kind.grace, bool) or not isinstance(kind.grace, int | float) or not kind.grace >= 0,
+        "shares_bindings": not isinstance(kind.shares_bindings, bool),
+    }
+    for attribute in filter(wrong.__getitem__, wrong):
+        value = quoted(getattr(kind, attribute))
+        raise BlueprintError(name, "import", f"{kind.__name__}.{attribute} may not be {value}; see drydock.blueprint")

@@ -8,6 +8,7 @@ whichever of them is free, and the store finds it, also when only the last is le
 import json
 from collections.abc import Iterable
 from typing import NamedTuple
+from unicodedata import is_normalized
 
 from .errors import ConfigError, quoted
 
@@ -45,6 +46,9 @@ def check_key(key: object) -> str:
         raise ConfigError(
             f"slot lock key {quoted(key)} is not allowed: use 1 to {LONGEST_KEY_BYTES} bytes of printable text"
         )
+    # Keys are compared byte for byte, so what looks like one name must have one spelling.
+    if not is_normalized("NFC", key):
+        raise ConfigError(f"slot lock key {quoted(key)} is not allowed: write its accents composed (Unicode NFC)")
     return key
 
 
