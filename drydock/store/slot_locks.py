@@ -101,9 +101,9 @@ class SlotLocks:
             high=f"{lock.key}.slot)",
             holder=holder,
         )
-        numbers = [int(text) for (key,) in rows if (text := key[len(low) : -1]).isdecimal() and text.isascii()]
-        held = {key for (key,) in rows}
-        return [number for number in numbers if number < lock.of and lock.slot(number).key in held]
+        numbers = [int(digits) for (key,) in rows if (digits := key[len(low) : -1]).isascii() and digits.isdecimal()]
+        exact = {key for (key,) in rows}
+        return [n for n in numbers if n < lock.of and lock.slot(n).key in exact]
 
     def _first_free(self, lock: SlotLock) -> int | None:
         if lock.of == 1:
