@@ -74,8 +74,10 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
-        drawn.add_column(Text(name), no_wrap=True, overflow="ellipsis")
+    # Only the widest column gives way where the terminal is narrow, onto more lines: an id that is cut short is no id.
+    widest = max(range(len(columns)), key=lambda number: max(len(row[number]) for row in rows))
+    for number, name in enumerate(columns):
+        drawn.add_column(Text(name), no_wrap=number != widest, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(value, style=STATUS_STYLES.get(value, "")) for value in row))
     console().print(drawn)
