@@ -1,0 +1,32 @@
+"""The stage; after each scenario every global invariant is asserted."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Clock
+
+from .stage import Stage
+
+
+def _played(path: Path, clock: Callable[[], float]) -> Iterator[Stage]:
+    stage = Stage(path, clock)
+    yield stage
+    stage.close()
+    try:
+        stage.keep_promises()
+    finally:
+        stage.shut()
+
+
+@pytest.fixture
+def stage(path: Path, clock: Clock) -> Iterator[Stage]:
+    """A stage whose time the test moves."""
+    yield from _played(path, clock)
+
+
+@pytest.fixture
+def open_air(path: Path) -> Iterator[Stage]:
+    """A stage with the world's own clock, which it shares with real processes."""
+    yield from _played(path, time.time)
