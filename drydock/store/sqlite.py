@@ -28,6 +28,11 @@ SELECT a.application_id, v.user_version, s.config
 FROM pragma_application_id a, pragma_user_version v, store s WHERE s.id = 1
 """
 
+_CONTENT = """
+SELECT a.application_id, v.user_version, EXISTS (SELECT 1 FROM sqlite_schema)
+FROM pragma_application_id a, pragma_user_version v
+"""
+
 DURABILITY = "DRYDOCK_SYNCHRONOUS"
 PATIENCE_SECONDS = 10.0
 FILES_NEEDED = 4  # the database, its log, its shared memory, and the file that shows who lives
@@ -323,7 +328,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
+    # Not by its size: whoever made the file may have died before there was anything in it.
+    return bool(connection.execute(_CONTENT).fetchone() == (0, 0, 0))
 
 
 def _check_version(connection: sqlite3.Connection, path: str) -> int:
