@@ -35,6 +35,10 @@ Exit codes: 0 done, 2 bad usage or input, 3 nothing free in time or never possib
 version, 9 refused for safety, 128+n ended by signal n."""
 
 
+class ReaderIsGoneError(Exception):
+    """Whoever read our output has closed it."""
+
+
 class Commands(click.Group):
     """A group that guesses what a mistyped command was meant to be."""
 
@@ -48,6 +52,12 @@ class Commands(click.Group):
             hint = f"; did you mean {errors.quoted(close[0])}?" if close else ""
             raise click.UsageError(f"unknown command {errors.quoted(args[0])}{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderIsGoneError from error  # click would end with 1
 
 
 @click.group(
@@ -118,7 +128,7 @@ def run(arguments: list[str]) -> int:
         return 128 + ended.signal
     except errors.DrydockError as error:
         return _told(error)
-    except BrokenPipeError:
+    except ReaderIsGoneError:
         return _reader_is_gone()
     except MemoryError:
         return _fail("out of memory", OUT_OF_MEMORY)

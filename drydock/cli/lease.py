@@ -52,7 +52,8 @@ def lease(
     drydock lease --type host --attributes '{"arch": "arm64"}' --wait 10m
     drydock lease --type host --count 3 --no-wait --json
     """
-    from ..attributes import parse, parse_duration
+    from ..attributes import check_text, parse, parse_duration
+    from ..engine import checked_demand
     from ..model import Demand
     from ..owner import default_owner
     from . import objects, show
@@ -62,16 +63,18 @@ def lease(
         raise click.UsageError("--wait and --no-wait exclude one another")
     number = _count(count)
     wanted = {} if attributes is None else parse(_given(attributes), "--attributes")
+    asker = default_owner() if owner is None else check_text(owner, "owner")
     lab = _lab(race_delay, no_slot_locks)
     if type_ is None:
         raise click.UsageError(f"missing --type; known types: {_known_types(app)}")
+    demand = checked_demand(Demand(type_, tuple(blueprint), wanted))
     end_on_signals()
     leases: list[Lease] = []
     try:
         with show.Progress() as progress:
             leases = app.engine.lease(
-                Demand(type_, tuple(blueprint), wanted),
-                owner=default_owner() if owner is None else owner,
+                demand,
+                owner=asker,
                 count=number,
                 wait_seconds=wait_seconds,
                 keep=True,

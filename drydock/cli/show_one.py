@@ -15,7 +15,7 @@ EVENTS_SHOWN = 20
 @shared_options
 @pass_app
 def show(app: App, id: str) -> None:
-    """Show one lease, resource, blueprint or binding, and what happened to it.
+    """Show one lease, resource or blueprint, and what happened to it.
 
     \b
     drydock show 12
@@ -42,20 +42,21 @@ def show(app: App, id: str) -> None:
 def _find(app: App, kind: str, name: str, id: str) -> tuple[dict[str, Any], list[Any]]:
     from . import objects
 
+    if kind not in ("lease", "resource", "blueprint"):
+        raise ConfigError(f"cannot show {quoted(id)}; give lease:N, resource:N or blueprint:NAME")
+    number = 0 if kind == "blueprint" else parse_id(name, kind)
     store = app.store
     if kind == "lease":
-        lease = store.leases.get(parse_id(name, "lease"))
+        lease = store.leases.get(number)
         if lease is None:
-            raise NotFound("lease", int(name))
+            raise NotFound("lease", number)
         return objects.lease(lease), store.events.of_lease(lease.id, EVENTS_SHOWN)
     if kind == "resource":
-        resource = store.resources.get(parse_id(name, "resource"))
+        resource = store.resources.get(number)
         if resource is None:
-            raise NotFound("resource", int(name))
+            raise NotFound("resource", number)
         return objects.resource(resource), store.events.of_resource(resource.id, EVENTS_SHOWN)
-    if kind == "blueprint":
-        blueprint = store.offers.blueprint(name)
-        if blueprint is None:
-            raise NotFound("blueprint", name)
-        return {**objects.blueprint(blueprint), "settings": store.offers.settings(blueprint.id)}, []
-    raise ConfigError(f"cannot show {quoted(id)}; give lease:N, resource:N or blueprint:NAME")
+    blueprint = store.offers.blueprint(name)
+    if blueprint is None:
+        raise NotFound("blueprint", name)
+    return {**objects.blueprint(blueprint), "settings": store.offers.settings(blueprint.id)}, []
