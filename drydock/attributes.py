@@ -82,7 +82,7 @@ def parse_duration(text: str, where: str, *, least: float = 0.0, most: float = L
 def duration(seconds: float) -> str:
     """`seconds` as `parse_duration` reads it, in the largest unit that fits."""
     unit = next((u for u in ("d", "h", "m") if seconds and seconds % _SECONDS[u] == 0), "s")
-    return f"{seconds / _SECONDS[unit]:g}{unit}"
+    return f"{seconds / _SECONDS[unit]:.3f}".rstrip("0").rstrip(".") + unit
 
 
 def parse(text: str, where: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import pytest
 from conftest import Ran
 
+from drydock.errors import DrydockError
+
 TABLES = ("blueprint", "binding", "resource", "lease", "slot_lock", "event", "source", "shape", "trait")
 
 
@@ -27,6 +29,15 @@ class Row(NamedTuple):
 def is_safe(text: str) -> bool:
     """Whether no character of it steers a terminal."""
     return all(character.isprintable() or character in "\n\t" for character in text)
+
+
+def check_sentence(error: DrydockError) -> None:
+    """What it says is one sentence that any terminal can show."""
+    sentence = str(error)
+    assert sentence
+    assert is_safe(sentence), ascii(sentence)
+    assert "\n" not in sentence
+    assert len(sentence) < 1000
 
 
 def check_refused(done: Ran, words: Sequence[str], code: int) -> None:
