@@ -5,6 +5,7 @@ time that the file is opened here is before SQLite knows it: to make it, empty, 
 """
 
 import os
+import re
 import stat
 
 from ..errors import Refused, StoreError, quoted
@@ -31,6 +32,7 @@ NETWORK_FILESYSTEMS = frozenset(
     ]
 )
 MOUNTS = "/proc/self/mountinfo"
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")  # how the kernel writes what would end a field
 
 
 def resolve(path: str) -> str:
@@ -107,16 +109,17 @@ def check_folder(folder: str, path: str) -> None:
 def filesystem_of(folder: str, mounts: str = MOUNTS) -> str | None:
     """The type of the filesystem that holds `folder`, or None where the system has no list of mounts."""
     try:
-        with open(mounts, errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        with open(mounts, "rb") as file:
+            lines = file.read().split(b"\n")
     except OSError:
         return None
+    wanted = os.fsencode(folder) + b"/"
     best, found = -1, None
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        point = left.split(" ")[4].encode().decode("unicode_escape", errors="replace")
-        if len(point) >= best and (folder + "/").startswith(point.rstrip("/") + "/"):
-            best, found = len(point), right.split(" ")[0]
+    for line in filter(None, lines):
+        left, _, right = line.partition(b" - ")
+        point = _OCTAL.sub(lambda escape: bytes([int(escape[1], 8)]), left.split(b" ")[4])
+        if len(point) >= best and wanted.startswith(point.rstrip(b"/") + b"/"):
+            best, found = len(point), os.fsdecode(right.split(b" ")[0])
     return found
 
 
