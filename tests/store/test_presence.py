@@ -1,0 +1,143 @@
+"""Who lives is told by the kernel: a name is alive while its process lives and has not withdrawn it."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from children import Child
+from conftest import LAB, apply
+
+from drydock.engine import Engine
+from drydock.model import Demand
+from drydock.store import presence
+
+ANNOUNCE = """
+from drydock.store import presence
+name = presence.announce(sys.argv[1])
+say(name)
+hear()
+presence.withdraw(sys.argv[1], name)
+presence.withdraw(sys.argv[1], name)
+say("withdrawn")
+hear()
+"""
+
+ASK = """
+from drydock.store import presence
+say(*(presence.is_alive(sys.argv[1], name) for name in sys.argv[2:]))
+"""
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> str:
+    return str(tmp_path / "drydock.db.live")
+
+
+def seen_by_another(live: str, *names: str) -> list[str]:
+    with Child(ASK, live, *names) as child:
+        [line] = child.rest()
+    return line.split()
+
+
+def test_a_name_is_alive_until_it_is_withdrawn(live: str) -> None:
+    with Child(ANNOUNCE, live) as child:
+        name = child.hear()
+        assert presence.is_alive(live, name)
+        assert presence.is_alive(live, name)  # asking leaves no trace
+        child.tell()
+        child.expect("withdrawn")
+        assert not presence.is_alive(live, name)
+
+
+def test_a_name_is_dead_as_soon_as_its_process_is_killed(live: str) -> None:
+    with Child(ANNOUNCE, live) as child, Child(ANNOUNCE, live) as other:
+        name, another = child.hear(), other.hear()
+        child.kill()
+        assert not presence.is_alive(live, name)
+        assert presence.is_alive(live, another)
+
+
+def test_one_process_may_have_several_names_and_knows_its_own(live: str) -> None:
+    one, two = presence.announce(live), presence.announce(live)
+    assert one != two
+    assert seen_by_another(live, one, two) == ["True", "True"]
+    presence.withdraw(live, one)
+    assert [presence.is_alive(live, name) for name in (one, two)] == [False, True]
+    assert seen_by_another(live, one, two) == ["False", "True"]
+    presence.withdraw(live, two)
+
+
+def test_asking_for_the_living_does_not_make_the_dead_live(live: str) -> None:
+    assert not presence.is_alive(live, "00000000002a")
+    assert seen_by_another(live, "00000000002a") == ["False"]
+
+
+FORKS = """
+from drydock.store import presence
+name = presence.announce(sys.argv[1])
+child = os.fork()
+if not child:
+    say(name, os.getpid(), presence.is_alive(sys.argv[1], name))
+    own = presence.announce(sys.argv[1])
+    presence.withdraw(sys.argv[1], name)
+    say(own)
+    os.read(0, 1)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_child_sees_its_parent_live_but_does_not_keep_it_alive(live: str) -> None:
+    with Child(FORKS, live) as child:
+        name, grandchild, alive = child.hear().split()
+        own = child.hear()
+        assert alive == "True"
+        assert presence.is_alive(live, name)  # the child could not withdraw it
+        child.process.kill()
+        child.process.wait()
+        try:
+            assert not presence.is_alive(live, name)
+            assert presence.is_alive(live, own)
+        finally:
+            os.kill(int(grandchild), 9)
+
+
+def test_a_started_command_does_not_keep_its_parent_alive(live: str) -> None:
+    code = ANNOUNCE.replace("say(name)", 'import subprocess\nsay(name, subprocess.Popen(["sleep", "600"]).pid)')
+    with Child(code, live) as child:
+        name, sleeper = child.hear().split()
+        child.kill()
+        try:
+            assert not presence.is_alive(live, name)
+        finally:
+            os.kill(int(sleeper), 9)
+
+
+def test_closing_one_store_leaves_the_others_of_the_process_alive(connect: Callable[..., Engine], live: str) -> None:
+    """Closing any descriptor of the file would drop all record locks of the process, in every thread."""
+    stays = connect().store
+    name = stays.process
+    gone: list[str] = []
+
+    def another() -> None:
+        store = connect().store
+        gone.append(store.process)
+        store.close()
+
+    thread = threading.Thread(target=another)
+    thread.start()
+    thread.join()
+    assert seen_by_another(live, name, *gone) == ["True", "False"]
+
+
+def test_a_lease_bound_to_a_closed_connection_is_ended_by_the_next_who_comes(connect: Callable[..., Engine]) -> None:
+    engine, next_one = connect(), connect()
+    apply(engine, LAB)
+    [lease] = engine.lease(Demand("host"), owner="t", wait_seconds=0)
+    next_one.tidy()
+    assert [held.id for held in next_one.store.leases.live()] == [lease.id]
+    engine.store.close()
+    next_one.tidy()
+    assert next_one.store.leases.live() == []
