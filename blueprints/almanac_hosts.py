@@ -54,14 +54,14 @@ class AlmanacHosts(Pool):
             if not isinstance(service, Mapping) or not isinstance(service.get("devices"), list):
                 raise ConfigError(f'{where} must be a table with a list "devices"')
             for device in service["devices"]:
-                if device not in devices:
+                if not isinstance(device, str) or device not in devices:
                     raise ConfigError(f"{where}: no device {quoted(device)}; known devices: {listed(devices)}")
 
     def bindings(self) -> Iterator[Binding]:
         devices, services = self.source.get("device", {}), self.source.get("service", {})
         bound: dict[str, None] = {}
         for service in self.settings["services"]:
-            if service not in services:
+            if not isinstance(service, str) or service not in services:
                 raise ConfigError(f"no almanac service {quoted(service)}; known services: {listed(services)}")
             bound.update(dict.fromkeys(services[service]["devices"]))
         for name in bound:

@@ -4,18 +4,23 @@ A pool file is TOML: `[blueprint.NAME]` tables, and tables that blueprints of on
 Settings that every blueprint has are read here; the others are handed to the kind, which alone knows them.
 """
 
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .attributes import check_name, clean, parse_duration
+from .attributes import DEEPEST, check_name, clean, parse_duration
 from .errors import ConfigError, Refused, printable, quoted
 
 LARGEST_FILE_BYTES = 1024 * 1024
 MOST_RESOURCES = 100_000
 COMMON_SETTINGS = ("kind", "type", "seats", "limit", "grace")
+# A dotted key with too many parts. tomllib would take minutes for one that fills the file.
+_DEEP_KEY = re.compile(
+    rf"""(?:^|[\[{{,])[ \t]*+(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{DEEPEST}}}""", re.MULTILINE
+)
 
 
 class BlueprintConfig(NamedTuple):
@@ -43,12 +48,14 @@ def read_pool_file(path: Path) -> PoolFile:
     text = read_text(path, LARGEST_FILE_BYTES)
     if "\0" in text:
         raise ConfigError(f"{where}: invalid character U+0000 at line {text[: text.index(chr(0))].count(chr(10)) + 1}")
+    if _DEEP_KEY.search(text):
+        raise ConfigError(f"{where}: nested deeper than {DEEPEST}")
     try:
         return parse_pool(tomllib.loads(text.removeprefix("\ufeff")), where)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not TOML: {printable(error)}") from error
     except RecursionError:
-        raise ConfigError(f"{where}: nested deeper than 32") from None
+        raise ConfigError(f"{where}: nested deeper than {DEEPEST}") from None
 
 
 def read_text(path: Path, largest_bytes: int) -> str:

@@ -6,7 +6,7 @@ from .app import App, pass_app, shared_options
 
 
 @click.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @click.option("--plan", is_flag=True, help="Only show what would change.")
 @click.option("--prune", is_flag=True, help="Disable what the file no longer has.")
 @shared_options
