@@ -8,6 +8,7 @@ import pytest
 
 from drydock.cli import run
 
+from .privileges import Enterable, enterable_folder
 from .refusals import InProcess
 
 POOL = """
@@ -41,3 +42,10 @@ def pool(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file.write_text(POOL)
     assert run(["apply", str(file)]) == 0
     return file
+
+
+@pytest.fixture
+def enterable() -> Iterator[Enterable]:
+    """A folder for a command of somebody who may not do everything."""
+    with enterable_folder() as folder:
+        yield folder
