@@ -185,6 +185,9 @@ class Allocator:
         if candidate.blueprint.pooled and traits:
             found = (resources.room(r) for _, _, r in sites_with(self.store, candidate.shapes, traits) if r)
             return [room for room in found if room and room.shape in candidate.shapes and bool(room.used) == shared]
+        if most == 1 and not traits:
+            best = resources.best_room(candidate.shapes, shared=shared)
+            return [best] if best else []
         # A builder's resources are as many as its limit says, so looking at the attributes of each is no load.
         most = UNLIMITED if traits else most
         rooms = [r for shape in candidate.shapes for r in resources.with_room(shape, shared=shared, most=most)]

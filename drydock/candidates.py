@@ -89,9 +89,12 @@ def _count_things(store: Store, shapes: Sequence[Shape], traits: Attributes) -> 
 
 
 def free_sites(store: Store, candidate: Candidate, most: int) -> list[Site]:
-    """Free bindings that fit: up to `most` of each shape, or all with the wanted traits."""
+    """Free bindings that fit: the first, or more than one of each shape; all that there are with the wanted traits."""
     if candidate.traits:
         return [site for site, free, _ in sites_with(store, candidate.shapes, candidate.traits) if free]
+    if most == 1:
+        first = store.offers.first_free_site(candidate.shapes)
+        return [first] if first else []
     return [site for shape in candidate.shapes for site in store.offers.free_sites(shape, most)]
 
 

@@ -2,8 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from . import events, leases, offers, resources
+from .records import DamagedRow
+
 if TYPE_CHECKING:
     from .base import Row, Store
+
+PAGE = 1000
 
 
 class Audit:
@@ -11,6 +16,18 @@ class Audit:
 
     def __init__(self, store: "Store") -> None:
         self._store = store
+
+    def damaged_rows(self) -> list[DamagedRow]:
+        """Rows that cannot be read; a list would leave them out."""
+        self._store.damaged.clear()
+        for statement, read in (leases.EVERY, resources.EVERY, events.EVERY, *offers.EVERY):
+            last = 0
+            while rows := self._store.rows(statement, after=last, most=PAGE):
+                self._store.records(rows, read)
+                last = rows[-1][0]
+        self._store.slot_locks.all()
+        self._store.records(self._store.rows("SELECT name, data FROM source"), offers.read_source)
+        return list({row.about: row for row in self._store.damaged}.values())
 
     def miscounted_resources(self) -> "list[Row]":
         """Resources whose count of leases is not the number of leases on them: id, count, number."""

@@ -4,12 +4,12 @@ Everything here changes only when somebody applies a pool file or throws a switc
 `config` number, so that what was worked out from it can be kept until then.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..attributes import canonical
 from ..model import Binding, Blueprint
+from .records import pairs, reads, text
 
 if TYPE_CHECKING:
     from .base import Store
@@ -68,7 +68,7 @@ class Offers:
 
     def blueprints(self) -> list[Blueprint]:
         rows = self._store.rows(f"SELECT {_BLUEPRINT} FROM blueprint ORDER BY id")
-        return [_blueprint(row) for row in rows]
+        return self._store.records(rows, _blueprint)
 
     def blueprint(self, name: str) -> Blueprint | None:
         row = self._store.row(f"SELECT {_BLUEPRINT} FROM blueprint WHERE name = :name", name=name)
@@ -76,21 +76,20 @@ class Offers:
 
     def settings(self, blueprint: int) -> dict[str, Any]:
         """The settings of its kind, as the pool file gave them. A pool's may be as large as the pool."""
-        row = self._store.row("SELECT settings FROM blueprint WHERE id = :id", id=blueprint)
-        return dict(json.loads(row[0])) if row else {}
+        row = self._store.row("SELECT blueprint, data FROM settings WHERE blueprint = :id", id=blueprint)
+        return _settings(row) if row else {}
 
     def save_blueprint(self, blueprint: Blueprint, settings: Mapping[str, Any]) -> int:
         """Insert it, or replace the one of the same name, whose id, live count and switch stay; return the id."""
         row = self._store.row(
-            "INSERT INTO blueprint (name, kind, type, source, seats, most, grace, pooled, hooks, enabled, listed, live, settings)"
-            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0, :settings)"
-            " ON CONFLICT (name) DO UPDATE SET kind = :kind, type = :type, settings = :settings, source = :source,"
+            "INSERT INTO blueprint (name, kind, type, source, seats, most, grace, pooled, hooks, enabled, listed, live)"
+            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0)"
+            " ON CONFLICT (name) DO UPDATE SET kind = :kind, type = :type, source = :source,"
             " seats = :seats, most = :most, grace = :grace, pooled = :pooled, hooks = :hooks, listed = 1"
             " RETURNING id",
             name=blueprint.name,
             kind=blueprint.kind,
             type=blueprint.type,
-            settings=canonical(settings),
             source=blueprint.source,
             seats=blueprint.seats,
             most=blueprint.limit,
@@ -99,6 +98,11 @@ class Offers:
             hooks=" ".join(sorted(blueprint.hooks)),
         )
         assert row is not None
+        self._store.run(
+            "INSERT INTO settings (blueprint, data) VALUES (:id, :data) ON CONFLICT (blueprint) DO UPDATE SET data = :data",
+            id=row[0],
+            data=canonical(settings),
+        )
         return int(row[0])
 
     def switch_blueprint(self, name: str, enabled: bool) -> bool:
@@ -140,7 +144,7 @@ class Offers:
 
     def sources(self) -> dict[str, Any]:
         """The shared tables, by name."""
-        return {name: json.loads(data) for name, data in self._store.rows("SELECT name, data FROM source")}
+        return {row[0]: read_source(row) for row in self._store.rows("SELECT name, data FROM source")}
 
     def save_source(self, name: str, data: Mapping[str, Any]) -> None:
         self._store.run(
@@ -157,10 +161,20 @@ class Offers:
             "SELECT id, attributes, things FROM shape WHERE blueprint = :blueprint ORDER BY id",
             blueprint=blueprint,
         )
-        return [Shape(id, json.loads(attributes), things) for id, attributes, things in rows]
+        return [_shape(row) for row in rows]
+
+    def first_free_site(self, shapes: Sequence[int]) -> Site | None:
+        """The first free binding of these shapes, in the order in which they were declared."""
+        names, parameters = numbered(shapes)
+        row = self._store.row(
+            f"SELECT {_SITE} FROM shape s JOIN binding b ON b.id = (SELECT b.id FROM binding b"
+            f" WHERE b.shape = s.id AND {_FREE} ORDER BY b.id LIMIT 1) WHERE s.id IN ({names}) ORDER BY b.id LIMIT 1",
+            **parameters,
+        )
+        return _site(row) if row else None
 
     def free_sites(self, shape: int, most: int) -> list[Site]:
-        """The first `most` free bindings of a shape, in the order in which they were declared."""
+        """The first `most` free bindings of a shape."""
         rows = self._store.rows(
             f"SELECT {_SITE} FROM binding b WHERE b.shape = :shape AND {_FREE} ORDER BY b.id LIMIT :most",
             shape=shape,
@@ -202,9 +216,7 @@ class Offers:
             " FROM binding b JOIN blueprint p ON p.id = b.blueprint"
             " WHERE b.listed = 1 OR b.resource IS NOT NULL ORDER BY p.id, b.id"
         )
-        return [
-            Binding(id, name, blueprint, bool(enabled), resource) for id, name, blueprint, enabled, resource in rows
-        ]
+        return self._store.records(rows, _binding)
 
     def switch_binding(self, name: str, blueprint: str | None, enabled: bool) -> int:
         """Set the switch of every binding of this name, in one blueprint or in all; return how many there are."""
@@ -342,24 +354,71 @@ class Offers:
 UNLIMITED = 2**31 - 1
 
 
+@reads("blueprint")
 def _blueprint(row: tuple[Any, ...]) -> Blueprint:
     id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled, live = row
     return Blueprint(
         id,
-        name,
-        kind,
-        type,
+        text(name, "name"),
+        text(kind, "kind"),
+        text(type, "type"),
         source,
         seats,
         most,
         grace,
         bool(pooled),
-        frozenset(hooks.split()),
+        frozenset(text(hooks, "hooks").split()),
         bool(enabled),
         live,
     )
 
 
+@reads("blueprint")
+def _settings(row: tuple[Any, ...]) -> dict[str, Any]:
+    return pairs(row[1], "settings")
+
+
+@reads("source")
+def read_source(row: tuple[Any, ...]) -> dict[str, Any]:
+    return pairs(row[1], "data")
+
+
+@reads("shape")
+def _shape(row: tuple[Any, ...]) -> Shape:
+    return Shape(row[0], pairs(row[1], "attributes"), row[2])
+
+
+@reads("binding")
+def _binding(row: tuple[Any, ...]) -> Binding:
+    id, name, blueprint, enabled, resource = row
+    return Binding(id, text(name, "name"), blueprint, bool(enabled), resource)
+
+
+@reads("binding")
 def _site(row: tuple[Any, ...]) -> Site:
     id, name, blueprint, shape, slot_lock, lease_locks, attributes, fence = row
-    return Site(id, name, blueprint, shape, slot_lock, lease_locks, json.loads(attributes), fence)
+    return Site(
+        id,
+        text(name, "name"),
+        blueprint,
+        shape,
+        text(slot_lock, "slot_lock"),
+        text(lease_locks, "lease_locks"),
+        pairs(attributes, "attributes"),
+        fence,
+    )
+
+
+#: everything that is offered, in pages, and what reads it
+EVERY = (
+    (f"SELECT {_BLUEPRINT} FROM blueprint WHERE id > :after ORDER BY id LIMIT :most", _blueprint),
+    ("SELECT blueprint, data FROM settings WHERE blueprint > :after ORDER BY blueprint LIMIT :most", _settings),
+    ("SELECT id, attributes, things FROM shape WHERE id > :after ORDER BY id LIMIT :most", _shape),
+    (f"SELECT {_SITE} FROM binding b WHERE b.id > :after ORDER BY b.id LIMIT :most", _site),
+)
+
+
+def numbered(values: Sequence[int]) -> tuple[str, dict[str, int]]:
+    """`values` as parameters of an IN list: the text to put between its brackets, and what it names."""
+    parameters = {f"v{number}": value for number, value in enumerate(values)}
+    return ", ".join(f":{name}" for name in parameters), parameters

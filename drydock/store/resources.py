@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model import Resource, ResourceStatus
-from .offers import UNLIMITED
+from .offers import UNLIMITED, numbered
+from .records import moment, pairs, reads, status_of, text, texts
 
 if TYPE_CHECKING:
     from .base import Store
@@ -19,6 +20,7 @@ WIDTH = 15
 _FROM = "FROM resource r JOIN blueprint p ON p.id = r.blueprint"
 # Word for word the condition of the index resource_room, or it is not used.
 _ROOM = "r.status = 'active' AND r.open = 1 AND r.used < r.seats"
+_ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
 
 
 class Room(NamedTuple):
@@ -103,27 +105,32 @@ class Resources:
 
     def live(self) -> list[Resource]:
         """Every resource that is not destroyed."""
-        return [
-            from_row(row)
-            for row in self._store.rows(f"SELECT {COLUMNS} {_FROM} WHERE r.status <> 'destroyed' ORDER BY r.id")
-        ]
+        rows = self._store.rows(f"SELECT {COLUMNS} {_FROM} WHERE r.status <> 'destroyed' ORDER BY r.id")
+        return self._store.records(rows, from_row)
 
     def latest(self, most: int) -> list[Resource]:
         """The newest `most` resources, destroyed ones included, oldest of them first."""
         rows = self._store.rows(f"SELECT {COLUMNS} {_FROM} ORDER BY r.id DESC LIMIT :most", most=most)
-        return [from_row(row) for row in reversed(rows)]
+        return self._store.records(reversed(rows), from_row)
 
     # ---- choosing
 
-    def with_room(self, shape: int, *, shared: bool, most: int = 1) -> list[Room]:
+    def best_room(self, shapes: Sequence[int], *, shared: bool) -> Room | None:
+        """The resource of these shapes that `with_room` of each would name first, all taken together."""
+        names, parameters = numbered(shapes)
+        row = self._store.row(
+            f"SELECT {_ROOM_COLUMNS} FROM shape s JOIN resource r ON r.id = (SELECT r.id FROM resource r"
+            f" WHERE {_ROOM} AND r.shape = s.id AND {_order(shared)} LIMIT 1)"
+            f" WHERE s.id IN ({names}) ORDER BY r.used, r.idle_since, r.id LIMIT 1",
+            **parameters,
+        )
+        return Room(*row) if row else None
+
+    def with_room(self, shape: int, *, shared: bool, most: int) -> list[Room]:
         """Resources of a shape with a free seat: unused ones, least recently used first; or, `shared`, used ones,
         least used first."""
-        chosen = (
-            "r.used > 0 ORDER BY r.used, r.idle_since, r.id" if shared else "r.used = 0 ORDER BY r.idle_since, r.id"
-        )
         rows = self._store.rows(
-            "SELECT r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since FROM resource r"
-            f" WHERE {_ROOM} AND r.shape = :shape AND {chosen} LIMIT :most",
+            f"SELECT {_ROOM_COLUMNS} FROM resource r WHERE {_ROOM} AND r.shape = :shape AND {_order(shared)} LIMIT :most",
             shape=shape,
             most=most,
         )
@@ -131,10 +138,7 @@ class Resources:
 
     def room(self, id: int) -> Room | None:
         """The resource, if it has a free seat."""
-        row = self._store.row(
-            f"SELECT r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since FROM resource r WHERE r.id = :id AND {_ROOM}",
-            id=id,
-        )
+        row = self._store.row(f"SELECT {_ROOM_COLUMNS} FROM resource r WHERE r.id = :id AND {_ROOM}", id=id)
         return Room(*row) if row else None
 
     def built_for(self, lease: int) -> int | None:
@@ -249,6 +253,7 @@ class Resources:
         return int(row[0])
 
 
+@reads("resource")
 def from_row(row: tuple[Any, ...]) -> Resource:
     (
         id,
@@ -269,18 +274,26 @@ def from_row(row: tuple[Any, ...]) -> Resource:
     ) = row
     return Resource(
         id,
-        name,
-        type,
+        text(name, "name"),
+        text(type, "type"),
         blueprint,
-        ResourceStatus(status),
-        json.loads(attributes),
-        tuple(json.loads(slot_locks)),
+        status_of(ResourceStatus, status),
+        pairs(attributes, "attributes"),
+        texts(slot_locks, "slot_locks"),
         fence,
         None if seats == UNLIMITED else seats,
         used,
-        created,
-        idle,
+        moment(created, "created_at"),
+        moment(idle, "idle_since"),
         built,
         reclaimed,
-        frozenset(hooks.split()),
+        frozenset(text(hooks, "hooks").split()),
     )
+
+
+#: every resource, in pages, and what reads it
+EVERY = (f"SELECT {COLUMNS} {_FROM} WHERE r.id > :after ORDER BY r.id LIMIT :most", from_row)
+
+
+def _order(shared: bool) -> str:
+    return "r.used > 0 ORDER BY r.used, r.idle_since, r.id" if shared else "r.used = 0 ORDER BY r.idle_since, r.id"

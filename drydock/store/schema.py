@@ -44,8 +44,13 @@ CREATE TABLE blueprint (
     hooks TEXT NOT NULL,
     enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),  -- the operator's switch
     listed INTEGER NOT NULL CHECK (listed IN (0, 1)),  -- 0: pruned, the pool file no longer has it
-    live INTEGER NOT NULL CHECK (live >= 0),
-    settings TEXT NOT NULL  -- last, since they may be large and are rarely read
+    live INTEGER NOT NULL CHECK (live >= 0)
+) STRICT;
+
+-- Apart from its blueprint: they may be as large as the pool, and counting `live` would write them each time.
+CREATE TABLE settings (
+    blueprint INTEGER PRIMARY KEY REFERENCES blueprint (id),
+    data TEXT NOT NULL
 ) STRICT;
 
 -- A shape is a set of attributes that many things of one blueprint share; what tells single things apart is a trait.
