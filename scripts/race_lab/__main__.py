@@ -6,8 +6,6 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 from picture import WIDTH, frame, svg
@@ -15,7 +13,9 @@ from race import Lab, Race
 from rich.console import Console
 from rich.live import Live
 
-ATTEMPTS = 3
+ATTEMPTS = 2
+#: signals that came
+asked: list[int] = []
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +43,7 @@ def main(delay: float, tmux: bool, picture: Path | None) -> None:
         if shutil.which(command) is None:
             raise click.UsageError(f"there is no {command} on the PATH")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        signal.signal(number, lambda number, _: asked.append(number))
     races = [run(slot_locks, delay, tmux) for slot_locks in (False, True)]
     if picture:
         picture.write_text(svg(races))
@@ -59,14 +59,15 @@ def main(delay: float, tmux: bool, picture: Path | None) -> None:
 
 
 def run(slot_locks: bool, delay: float, tmux: bool) -> Race:
-    """Run one race and show it. Where the machine was too slow for the delay there was no race: again, with twice the delay."""
+    """Run one race and show it. Where the machine was too slow for the delay there was no race: again, with four times the delay."""
     watched = sys.stdout.isatty()
     console = Console(width=None if watched else WIDTH, highlight=False)
     for attempt in range(ATTEMPTS):
         race = Race(slot_locks)
         live = Live(get_renderable=partial(frame, race), console=console) if watched and not tmux else nullcontext()
-        with Lab(race, delay * 2**attempt, tmux=tmux, watched=watched) as lab, live:
+        with Lab(race, delay * 4**attempt, tmux=tmux, watched=watched, check=check) as lab, live:
             lab.run()
+        check()
         if not watched or tmux:
             console.print(frame(race))
         if not race.late:
@@ -74,9 +75,10 @@ def run(slot_locks: bool, delay: float, tmux: bool) -> Race:
     return race
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # the first one is enough; leave in peace what it started
-    sys.exit(128 + number)
+def check() -> None:
+    """End if a signal asked for it. Only here: between two waits no process can get lost that was just started."""
+    if asked:
+        sys.exit(128 + asked[0])
 
 
 if __name__ == "__main__":

@@ -72,7 +72,9 @@ class Race:
             return "running"
         if self.wrong:
             return "; ".join(self.wrong)
-        return f"{HOST} was allocated once, the other waited" if self.slot_locks else f"{HOST} was allocated TWICE"
+        if self.slot_locks:
+            return f"{HOST} was allocated once; the other lost its slot lock and waited its turn"
+        return f"{HOST} was allocated TWICE"
 
     def command(self, delay: float) -> str:
         unsafe = "" if self.slot_locks else " --no-slot-locks"
@@ -82,8 +84,12 @@ class Race:
 class Lab:
     """Runs a race in a temporary folder; used as a context manager, which ends all that it started."""
 
-    def __init__(self, race: Race, delay: float, *, tmux: bool = False, watched: bool = False) -> None:
-        self.race, self.delay, self.watched = race, delay, watched
+    def __init__(
+        self, race: Race, delay: float, *, tmux: bool = False, watched: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """`watched`: somebody looks on; `check` is called in each wait, and may raise to end it."""
+        self.race, self.delay, self.watched, self.check = race, delay, watched, check
         self._tmux_wanted = tmux
         self.tmux: Tmux | None = None
         self._stack = ExitStack()
@@ -116,7 +122,7 @@ class Lab:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("DRYDOCK_")}
         self._environment["DRYDOCK_STORE"] = str(folder / "drydock.db")
         if self._tmux_wanted:
-            self.tmux = self._stack.enter_context(Tmux(folder, self._environment))
+            self.tmux = self._stack.enter_context(Tmux(folder, self._environment, self.check))
         pool = folder / "pool.toml"
         pool.write_text(POOL)
         self._drydock("apply", str(pool))
@@ -139,6 +145,7 @@ class Lab:
     def _wait(self, what: str, happened: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self.delay + PATIENCE_SECONDS
         while not happened():
+            self.check()
             for terminal in self.race.terminals:
                 terminal.look()
                 if terminal.ended and not terminal.granted:
@@ -185,6 +192,7 @@ class Lab:
         loser = next(terminal for terminal in self.race.terminals if terminal is not winner)
         if self.watched:
             time.sleep(2)  # for the eye
+            self.check()
         self._drydock("release", str(winner.granted))
         self._wait(f"{loser.name} to be granted what was released", lambda: loser.granted is not None)
         self.race.after = (

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -94,7 +94,8 @@ class Child(Terminal):
 class Tmux:
     """A tmux server of our own, with one session; a person who runs this in a terminal is attached to it."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], check: Callable[[], None]) -> None:
+        self.check = check
         self.socket = str(folder / "tmux")
         self.environment = {name: value for name, value in environment.items() if name != "TMUX"}
         self.panes: list[str] = []
@@ -111,6 +112,7 @@ class Tmux:
         pane = self(*how, "-P", "-F", "#{pane_id}", shell).strip()
         self.panes.append(pane)
         while PROMPT not in self.text(pane):
+            self.check()
             time.sleep(0.02)
         return pane
 
@@ -131,6 +133,7 @@ class Tmux:
         """Type one more line in a pane below the others, and wait until Enter is pressed there."""
         self.type(self.open("store", "-v", "-f"), f"{commands}; printf 'Enter goes on '; read _; exit")
         while self.attached and self.attached.poll() is None:
+            self.check()
             if len(self("list-panes").splitlines()) < len(self.panes):
                 self.panes.pop()
                 return
