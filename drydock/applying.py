@@ -22,6 +22,7 @@ from .store.base import Store
 from .store.offers import Declared
 
 MOST_TRIES = 10
+NAMES_RECORDED = 20
 
 
 class Change(NamedTuple):
@@ -205,10 +206,7 @@ def _write(
                 changes.append(Change("blueprint", row.name, None, "disabled", store.resources.leases_of(row.id)))
     if changes:
         store.offers.changed()
-        for change in changes:
-            store.events.add(
-                f"{change.kind}.{change.change}", blueprint=change.blueprint or _blueprint_of(change), name=change.name
-            )
+        _record(store, changes)
     return changes
 
 
@@ -266,5 +264,11 @@ def _compare(
     return changes
 
 
-def _blueprint_of(change: Change) -> str | None:
-    return change.name if change.kind == "blueprint" else None
+def _record(store: Store, changes: list[Change]) -> None:
+    """One event for all that changed in one way: a pool of 100,000 needs no 100,000 lines."""
+    groups: dict[tuple[str, str, str | None], list[str]] = {}
+    for change in changes:
+        about = change.name if change.kind == "blueprint" else change.blueprint
+        groups.setdefault((change.kind, change.change, about), []).append(change.name)
+    for (kind, verb, about), names in groups.items():
+        store.events.add(f"{kind}.{verb}", blueprint=about, names=names[:NAMES_RECORDED], count=len(names))

@@ -112,11 +112,10 @@ def check(value: object, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: expected an object, got {kind}")
     if len(value) > MOST_KEYS:
         raise ConfigError(f"{where}: more than {MOST_KEYS} keys")
-    for key in value:
-        _check_key(key, where)
+    checked: dict[str, Any] = clean(value, where)
+    for key in checked:
         if key.startswith(RESERVED_PREFIX):
             raise ConfigError(f'{where}: {quoted(key)}: names that begin with "{RESERVED_PREFIX}" are reserved')
-    checked: dict[str, Any] = clean(value, where)
     if len(canonical(checked)) > LARGEST_BYTES:
         raise ConfigError(f"{where}: larger than 64 KiB")
     return checked
@@ -124,7 +123,10 @@ def check(value: object, where: str) -> dict[str, Any]:
 
 def clean(value: object, where: str) -> Any:
     """A copy of `value` that holds nothing but JSON, `-0.0` made `0`. Raises `ConfigError` where it cannot be."""
-    return _clean(value, where, 1)
+    try:
+        return _clean(value, 1)
+    except _NotJson as mistake:
+        raise ConfigError(f"{where}: {mistake}") from None
 
 
 def canonical(value: object) -> str:
@@ -138,7 +140,15 @@ def fits(have: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 class _JsonRefused(Exception):
-    pass
+    """What json lets pass and we do not."""
+
+
+class _NotJson(Exception):
+    """A value that has no place in JSON. It learns where it stood on its way out, which costs the others nothing."""
+
+    def __init__(self, message: str, *keys: str) -> None:
+        self.message, self.keys = message, keys
+        super().__init__(": ".join([*map(quoted, keys[:3]), message]))
 
 
 def _refuse_constant(name: str) -> Never:
@@ -167,44 +177,50 @@ def _json_mistake(text: str, error: json.JSONDecodeError) -> str:
     return f"{error.msg[:1].lower()}{error.msg[1:]} at {place}"
 
 
-def _check_key(key: object, where: str) -> None:
+def _check_key(key: object) -> None:
     if not isinstance(key, str):
-        raise ConfigError(f"{where}: keys must be strings, not {quoted(key)}")
+        raise _NotJson(f"keys must be strings, not {quoted(key)}")
     if not key:
-        raise ConfigError(f"{where}: empty key")
-    _check_string(key, f"{where}: a key")
+        raise _NotJson("empty key")
+    _check_string(key, "a key: ")
 
 
-def _check_string(text: str, where: str) -> None:
+def _check_string(text: str, where: str = "") -> None:
     if "\0" in text:
-        raise ConfigError(f"{where}: contains a NUL character")
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        raise ConfigError(f"{where}: contains a lone surrogate")
+        raise _NotJson(f"{where}contains a NUL character")
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise _NotJson(f"{where}contains a lone surrogate")
 
 
-def _clean(value: object, where: str, depth: int) -> Any:
+def _clean(value: object, depth: int) -> Any:
     if depth > DEEPEST:
-        raise ConfigError(f"{where}: nested deeper than {DEEPEST}")
+        raise _NotJson(f"nested deeper than {DEEPEST}")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        _check_string(value, where)
+        _check_string(value)
         return str(value)
     if isinstance(value, int):
         if not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
-            raise ConfigError(f"{where}: integer out of range")
+            raise _NotJson("integer out of range")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ConfigError(f"{where}: not a finite number, or out of range")
+            raise _NotJson("not a finite number, or out of range")
         return float(value) if value else 0  # so that -0.0 is 0
     if isinstance(value, Mapping):
-        for key in value:
-            _check_key(key, where)
-        return {
-            key: _clean(item, f"{where}: {quoted(key)}" if depth < 4 else where, depth + 1)
-            for key, item in value.items()
-        }
+        return _clean_mapping(value, depth)
     if isinstance(value, list | tuple):
-        return [_clean(item, where, depth + 1) for item in value]
-    raise ConfigError(f"{where}: {quoted(value)} has no place in JSON")
+        return [_clean(item, depth + 1) for item in value]
+    raise _NotJson(f"{quoted(value)} has no place in JSON")
+
+
+def _clean_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    copy = {}
+    for key, item in value.items():
+        _check_key(key)
+        try:
+            copy[key] = _clean(item, depth + 1)
+        except _NotJson as mistake:
+            raise _NotJson(mistake.message, key, *mistake.keys) from None
+    return copy
