@@ -221,7 +221,7 @@ class Offers:
     def switch_binding(self, name: str, blueprint: str | None, enabled: bool) -> int:
         """Set the switch of every binding of this name, in one blueprint or in all; return how many there are."""
         rows = self._store.rows(
-            "UPDATE binding SET enabled = :enabled WHERE name = :name"
+            "UPDATE binding SET enabled = :enabled WHERE name = :name AND (listed = 1 OR resource IS NOT NULL)"
             " AND (:blueprint IS NULL OR blueprint IN (SELECT id FROM blueprint WHERE name = :blueprint)) RETURNING blueprint",
             name=name,
             blueprint=blueprint,
@@ -275,7 +275,8 @@ class Offers:
         for id, _, _ in kept.values():
             self._store.run("DELETE FROM trait WHERE binding = :id", id=id)
             self._store.run("UPDATE binding SET listed = 0 WHERE id = :id", id=id)
-            self._store.run("DELETE FROM binding WHERE id = :id AND resource IS NULL", id=id)
+            # Once it was handed out it is kept, unlisted: if it comes back, its fence must go on growing.
+            self._store.run("DELETE FROM binding WHERE id = :id AND resource IS NULL AND fence = 0", id=id)
         self._hold_what_is_held(blueprint)
         self.refresh_resources(blueprint)
 
@@ -326,7 +327,7 @@ class Offers:
         row = self._store.row(
             "INSERT INTO binding (blueprint, shape, name, slot_lock, lease_locks, attributes, enabled, in_service, listed,"
             " resource, fence) VALUES (:blueprint, :shape, :name, :slot_lock, :lease_locks, :attributes, 1, :in_service, 1,"
-            " NULL, 0) ON CONFLICT (blueprint, name) DO UPDATE SET shape = :shape, slot_lock = :slot_lock,"
+            " NULL, (SELECT COALESCE(max(fence), 0) FROM binding WHERE slot_lock = :slot_lock)) ON CONFLICT (blueprint, name) DO UPDATE SET shape = :shape, slot_lock = :slot_lock,"
             " lease_locks = :lease_locks, attributes = :attributes, in_service = :in_service, listed = 1 RETURNING id",
             blueprint=blueprint,
             shape=shape,
