@@ -98,10 +98,10 @@ def _tell(held: "Lease") -> None:
     from . import show
 
     assert held.resource is not None
-    click.echo(
-        f"lease {held.id}: {held.resource.type} {held.resource.name} from {held.resource.blueprint}"
-        f" ({show.cell(held.resource.attributes)}), fence {held.fence}"
-    )
+    resource = held.resource
+    about = f" ({show.cell(resource.attributes)})" if resource.attributes else ""
+    name = show.cell(resource.name)
+    click.echo(f"lease {held.id}: {resource.type} {name} from {resource.blueprint}{about}, fence {held.fence}")
     click.echo(f"give it back with: drydock release {held.id}", err=True)
 
 
