@@ -154,6 +154,7 @@ class Verbs(RuleBasedStateMachine):
             self.check_grant(lease, demand)
             self.held[lease.id] = None if keep else self.engines[by]
             # A limit that was lowered ends nothing that is there; but what is over it lets nothing more in.
+            assert lease.resource is not None
             blueprint = blueprints[lease.resource.blueprint]
             assert blueprint.enabled
             assert lease.resource.used <= (blueprint.seats or 1)
