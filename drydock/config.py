@@ -6,7 +6,6 @@ Settings that every blueprint has are read here; the others are handed to the ki
 
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +43,8 @@ class PoolFile(NamedTuple):
 
 def read_pool_file(path: Path) -> PoolFile:
     """The pool file at `path`. Raises `ConfigError` naming file, place and value; `Refused` if it may not be read."""
+    import tomllib  # not on the way of a lease
+
     where = printable(path)
     text = read_text(path, LARGEST_FILE_BYTES)
     if "\0" in text:
