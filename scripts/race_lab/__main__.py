@@ -33,7 +33,7 @@ def main(delay: float, tmux: bool, picture: Path | None) -> None:
 
     \b
     scripts/race-demo
-    scripts/race-demo --delay 10      by hand you would want this long
+    scripts/race-demo --delay 10      long enough to do it by hand
     scripts/race-demo --tmux
     scripts/race-demo --svg race.svg
 
@@ -82,4 +82,4 @@ def check() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="scripts/race-demo")
