@@ -66,6 +66,7 @@ class Request:
         self.proposals: list[Proposal] | None = None
         self.deadline: float | None = None
         self._first: Decision | None = None
+        self._tidied = False
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
         self._known = {} if known is None else known
@@ -137,7 +138,7 @@ class Request:
         if decision.act is Act.WAIT:
             self._wait(decision.again_at)
         elif decision.act in (Act.BUILD, Act.CLEAR) and decision.resource is not None:
-            self._work(decision.resource)
+            self._work(decision.resource, decision.act)
 
     def _decide(self) -> Decision:
         """Decide for every lease that is still pending; part of the transaction that is open."""
@@ -182,12 +183,17 @@ class Request:
         self.preparing += [id for id, decision in granted.items() if not decision.ready]
         return work or Decision(Act.GRANTED)
 
-    def _work(self, resource: int) -> None:
+    def _work(self, resource: int, act: Act) -> None:
         outcome = self.steps.step_resource(resource)
-        if outcome.error:
+        if outcome.error and act is Act.BUILD:
             self._count_failure(outcome.error)
+        elif outcome.error:  # what must go first cannot be torn down yet: that is tried again, and this waits for it
+            self.failure = outcome.error
+            self._pause(outcome.again_after)
         elif not outcome.moved:
             self._pause(outcome.again_after)
+        else:
+            self.failure = None
         self._look_at_pending()
 
     def _look_at_pending(self) -> None:
@@ -224,6 +230,11 @@ class Request:
     # ---- waiting
 
     def _wait(self, again_at: float | None) -> None:
+        if not self._tidied:  # what seems to be in use may be held by the dead; nobody gives up before he has looked
+            self._tidied = True
+            self.tidy()
+            self._look_at_pending()
+            return
         self._check_time()
         self.progress(explain(self.store, self.possible, self.demand, self.ids))
         self._pause(None if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001)
