@@ -1,18 +1,19 @@
 """Is the store as it promises to be? Every broken invariant, named, and a few things worth knowing. Nothing is changed."""
 
-import json
 from collections.abc import Iterator
 
 from .errors import quoted
 from .model import Finding
 from .store.audit import Audit
 from .store.base import Store
+from .store.records import texts
 
 
 def examine(store: Store) -> list[Finding]:
     """All findings, broken promises first. The store may be open for reading only."""
     with store.read():
         found = [
+            *_damaged_rows(store),
             *_double_allocations(store),
             *_missing_locks(store),
             *_dead_holders(store),
@@ -20,6 +21,11 @@ def examine(store: Store) -> list[Finding]:
             *_others(store),
         ]
     return [*found, *store.health()]
+
+
+def _damaged_rows(store: Store) -> Iterator[Finding]:
+    for row in Audit(store).damaged_rows():
+        yield Finding(True, "damaged-row", f"{row.about} cannot be read ({row.reason}); restore a backup", [row.about])
 
 
 def _double_allocations(store: Store) -> Iterator[Finding]:
@@ -38,7 +44,11 @@ def _double_allocations(store: Store) -> Iterator[Finding]:
 def _missing_locks(store: Store) -> Iterator[Finding]:
     held = {row.key: row.holder for row in store.slot_locks.all()}
     for holder, declared in Audit(store).declared():
-        for key in json.loads(declared):
+        try:
+            keys = texts(declared, "slot_locks")
+        except (TypeError, ValueError):  # told as a damaged row
+            continue
+        for key in keys:
             if held.get(key) != holder:
                 whose = f"{held[key]} holds it" if key in held else "nobody holds it"
                 yield Finding(
@@ -58,12 +68,14 @@ def _counts(store: Store) -> Iterator[Finding]:
     for name, count, number in audit.miscounted_blueprints():
         yield Finding(True, "miscount", f"blueprint {quoted(name)} counts {count} live resources and has {number}")
     for name, most, number in audit.over_limit():
-        yield Finding(True, "over-limit", f"blueprint {quoted(name)} has {number} live resources; its limit is {most}")
+        # No promise is broken: a limit or a number of seats that the operator lowers ends nothing that is there.
+        sentence = f"blueprint {quoted(name)} has {number} live resources; its limit is {most}, so it builds no more"
+        yield Finding(False, "over-limit", sentence)
     for id, name, seats, number in audit.over_seated():
         yield Finding(
-            True,
+            False,
             "over-seated",
-            f"resource:{id} ({quoted(name)}) has {number} leases and {seats} seats",
+            f"resource:{id} ({quoted(name)}) has {number} leases and {seats} seats, so it takes no more",
             [f"resource:{id}"],
         )
 
