@@ -12,7 +12,7 @@ NOBODY = 65534
 #: everything is imported first, since the interpreter may be where only root can read
 UNPRIVILEGED = f"""
 import importlib, os, pkgutil, sys
-import drydock, drydock_blueprints, importlib.metadata, rich.table, sqlite_utils.db
+import drydock, drydock_blueprints, importlib.metadata, rich.table, sqlite_utils.db, tomllib
 for package in (drydock, drydock_blueprints):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
