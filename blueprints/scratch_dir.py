@@ -86,9 +86,12 @@ class ScratchDir(Builder):
 
 def remove(path: Path) -> None:
     """Remove the folder and all in it. What is not there is removed already; a symbolic link is never followed."""
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        for folder, _, _ in os.walk(path):  # folders that the last holder made unreadable
-            Path(folder).chmod(0o700)
-        shutil.rmtree(path)
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    for folder, folders, _ in os.walk(path):  # the last holder may have made some unreadable
+        for inner in (Path(folder, name) for name in folders):
+            if not inner.is_symlink():
+                inner.chmod(0o700)
+    shutil.rmtree(path)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .allocator import grant, lease_locks
 from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo
-from .discovery import describe, load_kind, make
+from .discovery import KindClass, describe, load_kind, make
 from .endings import end_lease, finish_destroying, release_lease, release_resource, vacate
 from .errors import BlueprintError, ConfigError, Conflict, NotFound, Refused, Yield, quoted
 from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
@@ -51,12 +51,15 @@ class Steps:
         kept = self._made.get(row.name)
         if kept is None or kept[0] != config:
             source = self.store.offers.sources().get(row.source) if row.source else None
-            kept = (
-                config,
-                make(load_kind(row.kind, self.environment), row.name, self.store.offers.settings(row.id), source),
-            )
+            kept = (config, make(self._kind(row), row.name, self.store.offers.settings(row.id), source))
             self._made[row.name] = kept
         return kept[1]
+
+    def _kind(self, row: Blueprint) -> KindClass:
+        try:
+            return load_kind(row.kind, self.environment)
+        except ConfigError as error:  # it was there when the pool file was applied
+            raise BlueprintError(row.name, "import", str(error)) from error
 
     def call(self, blueprint: str, step: str, hook: Callable[[], object]) -> object:
         """Run the author's code; whatever it raises but `Yield` and ^C is a `BlueprintError` that names it."""

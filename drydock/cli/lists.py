@@ -188,9 +188,10 @@ def log(app: App, about: str | None, event: str | None, lines: int, follow: bool
     """
     from .history import events_about, print_events
 
-    newest = events_about(app, about, lines) if about else app.store.events.latest(lines, event=event)
-    print_events(app, newest)
-    last = app.store.events.latest(1)
+    with app.store.read():  # what is committed between the two questions would be shown by neither
+        last = app.store.events.latest(1)
+        newest = events_about(app, about, lines) if about else app.store.events.latest(lines, event=event)
+    print_events(app, [e for e in newest if event in (None, e.event)])
     seen = last[0].id if last else 0
     while follow:
         app.store.wait_for_news(3600.0)
