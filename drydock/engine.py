@@ -175,7 +175,9 @@ class Engine:
                     self.steps.step_resource(id)
 
     def _may_step(self, worker: str | None, not_before: float) -> bool:
-        return not_before <= self.store.clock() and (worker is None or not self.store.is_alive(worker))
+        # A claim of our own is left over from a step that failed: whoever tidies is not at work on anything.
+        idle = worker in (None, self.store.process) or not self.store.is_alive(worker)
+        return idle and not_before <= self.store.clock()
 
 
 def checked_demand(demand: Demand) -> Demand:

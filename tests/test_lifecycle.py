@@ -12,7 +12,7 @@ from conftest import LAB, apply
 
 import drydock
 from drydock.engine import Engine
-from drydock.errors import BlueprintError, NothingFree, StatusChanged, Yield
+from drydock.errors import BlueprintError, NothingFree, StatusChanged, StoreBusy, Yield
 from drydock.lifecycle import (
     LEASE_ARROWS,
     LEASE_GRANTED,
@@ -23,6 +23,7 @@ from drydock.lifecycle import (
 )
 from drydock.model import Demand, LeaseStatus, ResourceStatus
 from drydock.store.base import Store
+from drydock.store.sqlite import SqliteStore
 
 PACKAGE = Path(drydock.__file__).parent
 
@@ -181,18 +182,32 @@ class Workshop(Builder):
 """
 
 
-def test_every_arrow_is_fired_by_some_verb(
-    connect: Callable[..., Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The tables promise no more than what happens: between them, these few stories walk every arrow."""
-    orders: dict[str, Callable[[Any], None]] = {}
+Orders = dict[str, Callable[[Any], None]]
+
+
+@pytest.fixture
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Orders:
+    """What each hook of the workshop is to do when it is called next."""
+    orders: Orders = {}
     module = ModuleType("workshop_orders")
     module.obey = lambda hook, resource: orders.pop(hook, lambda _: None)(resource)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "workshop_orders", module)
     (tmp_path / "kinds").mkdir()
     (tmp_path / "kinds" / "workshop.py").write_text(WORKSHOP)
+    return orders
+
+
+@pytest.fixture
+def two(orders: Orders, tmp_path: Path, connect: Callable[..., Engine]) -> tuple[Engine, Engine]:
+    """Two engines on a store that offers a host and a bench."""
     engine, other = connect(tmp_path / "kinds"), connect(tmp_path / "kinds")
     apply(engine, {"blueprint": {**LAB["blueprint"], "shop": {"kind": "workshop", "limit": 1}}})
+    return engine, other
+
+
+def test_every_arrow_is_fired_by_some_verb(two: tuple[Engine, Engine], orders: Orders) -> None:
+    """The tables promise no more than what happens: between them, these few stories walk every arrow."""
+    engine, other = two
     engine.store.run("CREATE TABLE walked (kind TEXT, old TEXT, new TEXT)")
     for table in TABLES:
         engine.store.run(
@@ -231,3 +246,52 @@ def test_every_arrow_is_fired_by_some_verb(
     for table, (_, arrows, _) in TABLES.items():
         walked = set(engine.store.rows("SELECT old, new FROM walked WHERE kind = :table", table=table))
         assert walked == set(arrows)
+
+
+# ---- somebody always moves it on
+
+
+def bench(engine: Engine) -> tuple[int, int]:
+    """A lease on a bench: its id and its resource's."""
+    [lease] = engine.lease(Demand("bench"), owner="t", wait_seconds=0)
+    assert lease.resource is not None
+    return lease.id, lease.resource.id
+
+
+def test_the_last_lease_tears_down_what_another_process_released(two: tuple[Engine, Engine], orders: Orders) -> None:
+    """The other, which lives on, could not tear it down while a lease was on it; it must not keep the claim."""
+    engine, other = two
+    torn_down: list[str] = []
+
+    def released_meanwhile(resource: Any) -> None:
+        other.release_resource(resource.id)
+
+    orders["destroy_lease"] = released_meanwhile
+    orders["destroy"] = lambda resource: torn_down.append(resource.name)
+    lease, resource = bench(engine)
+    engine.release(lease)
+    assert torn_down == ["bench-0"]
+    assert _status(engine.store, "resource", resource) == "destroyed"
+
+
+@pytest.mark.parametrize("hook", ["destroy_lease", "destroy"])
+def test_what_failed_between_a_hook_and_its_record_is_done_again_by_the_same_process(
+    two: tuple[Engine, Engine], orders: Orders, hook: str
+) -> None:
+    """The store was busy when the end was to be recorded. The process lives on, and so does its claim; it tidies."""
+    engine, other = two
+    _, resource = bench(engine)
+    store = engine.store
+    assert isinstance(store, SqliteStore)
+    patience = store.patience_seconds
+    store.patience_seconds = 0.01
+    holding = other.store.write()
+    orders[hook] = lambda _: holding.__enter__()
+    with pytest.raises(StoreBusy):
+        engine.release_resource(resource)
+    holding.__exit__(None, None, None)
+    store.patience_seconds = patience
+    assert _status(store, "resource", resource) == "released"
+    engine.tidy()
+    assert _status(store, "resource", resource) == "destroyed"
+    assert store.leases.live() == []
