@@ -40,6 +40,8 @@ BUSY_SECONDS = 5.0  # for whoever does not come through the turnstile
 NEWS_EVERY_SECONDS = 0.02
 LARGEST_VALUE_BYTES = 64 * 1024 * 1024
 WAL_KEPT_BYTES = 4 * 1024 * 1024
+# A message that quotes damaged bytes cannot even be read; the driver then raises the latter.
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
 
 
 class SqliteStore(Store):
@@ -104,7 +106,7 @@ class SqliteStore(Store):
     def rows(self, statement: str, **parameters: Any) -> list[Row]:
         try:
             return self._execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             if _is_unreadable(error) and statement.startswith("SELECT"):
                 return self._rows_with_bytes(statement, parameters)
             raise self._translated(error) from error
@@ -115,13 +117,13 @@ class SqliteStore(Store):
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**31 - 1)
         try:
             return self._execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise self._translated(error) from error
         finally:
             self.connection.text_factory = str
             self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE_BYTES)
 
-    def _translated(self, error: sqlite3.Error) -> Exception:
+    def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> Exception:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             with contextlib.suppress(sqlite3.Error):
                 for (table,) in self._execute("SELECT name FROM sqlite_sequence WHERE seq >= 9223372036854775807"):
@@ -133,7 +135,7 @@ class SqliteStore(Store):
     def run(self, statement: str, **parameters: Any) -> None:
         try:
             self._execute(statement, parameters)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise self._translated(error) from error
 
     def _begin(self) -> None:
@@ -155,7 +157,7 @@ class SqliteStore(Store):
                 raise _wrong_version(identity, version, self.path)
         except BaseException as error:
             self._roll_back()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, FAILURES):
                 raise self._translated(error) from error
             raise
 
@@ -165,7 +167,7 @@ class SqliteStore(Store):
             self._execute("COMMIT")
             self.committed = True
         except BaseException as error:
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, FAILURES):
                 self._roll_back()
                 raise self._translated(error) from error
             self.committed = not self.connection.in_transaction  # ^C came just before, or just after
@@ -372,11 +374,11 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
         self._path = path
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, FAILURES):
             raise _translate(error, self._path) from error
 
 
-def _is_unreadable(error: sqlite3.Error) -> bool:
+def _is_unreadable(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     return code == sqlite3.SQLITE_TOOBIG or (code is None and "decode" in str(error))
 
@@ -404,7 +406,9 @@ def _too_many_files() -> bool:
     return False
 
 
-def _translate(error: sqlite3.Error, path: str) -> Exception:
+def _translate(error: sqlite3.Error | UnicodeDecodeError, path: str) -> Exception:
+    if isinstance(error, UnicodeDecodeError):
+        return StoreDamaged(f"{quoted(path)} is damaged; restore a backup or give another path")
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     where = quoted(path)
