@@ -9,19 +9,23 @@ from typing import NamedTuple
 
 NOBODY = 65534
 
-#: everything is imported first, since the interpreter may be where only root can read
+#: The interpreter may be where only root can read, so all that the command imports is imported first: the modules that
+#: there are, and what it takes to run it once on a store that is thrown away.
 UNPRIVILEGED = f"""
-import importlib, os, pkgutil, sys
-import drydock, drydock_blueprints, importlib.metadata, rich.table, sqlite_utils.db, tomllib
+import contextlib, importlib, io, os, pkgutil, sys, tempfile
+import drydock, drydock_blueprints, sqlite_utils.db
 for package in (drydock, drydock_blueprints):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
+drydock.discovery.describe_kinds()
 if os.geteuid() == 0:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):
+            drydock.cli.run(["--store", folder + "/x.db", *sys.argv[1:]])
     os.setgroups([])
     os.setgid({NOBODY})
     os.setuid({NOBODY})
-from drydock.cli import main
-main()
+drydock.cli.main()
 """
 
 
