@@ -131,7 +131,9 @@ class Steps:
             return
         with contextlib.suppress(Conflict), self.store.attempt():
             keys = self.store.slot_locks.take(lease_locks(room), f"lease:{resource.built_for}")
-            grant(self.store, resource.built_for, room, blueprint, keys, self.store.process)
+            # The requester goes on with it: our own claim would shut him out when we only passed by.
+            requester = self.store.leases.process_of(resource.built_for)
+            grant(self.store, resource.built_for, room, blueprint, keys, requester)
 
     def _destroy(self, resource: Resource) -> Outcome:
         outcome = self._run(resource, "destroy") if "destroy" in resource.hooks else _DONE

@@ -122,6 +122,11 @@ class Leases:
         )
         return [(id, process) for id, process in rows]
 
+    def process_of(self, id: int) -> str | None:
+        """The process that a lease ends with: while it is not granted, whoever waits for it."""
+        row = self._store.row("SELECT process FROM lease WHERE id = :id", id=id)
+        return row[0] if row else None
+
     def bind(self, id: int, process: str | None) -> None:
         """Let the lease end when `process` dies; None: let it outlive whoever asked for it."""
         self._store.run("UPDATE lease SET process = :process WHERE id = :id", id=id, process=process)
