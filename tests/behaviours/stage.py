@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -243,7 +244,8 @@ class Stage:
 
     def eventually(self, question: Callable[[], Any]) -> Any:
         """The first true answer; asked again after each commit of somebody else."""
-        for _ in range(10_000):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
             if answer := question():
                 return answer
             self.store.wait_for_news(0.05)
