@@ -6,6 +6,7 @@ that it shows what would happen and cannot be wrong about it.
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from .attributes import canonical, check, check_name
@@ -105,7 +106,9 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
         steps.ask(config.name, "check_source", lambda: kind.check_source(source))
     steps.ask(config.name, "check", blueprint.check)
     bindings = (
-        steps.ask(config.name, "bindings", lambda: list(blueprint.bindings())) if isinstance(blueprint, Pool) else []
+        steps.ask(config.name, "bindings", lambda: list(islice(blueprint.bindings(), MOST_RESOURCES + 1)))
+        if isinstance(blueprint, Pool)
+        else []
     )
     return _Prepared(row, settings, _declare(config.name, bindings), kind.shares_bindings)
 
