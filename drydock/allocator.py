@@ -86,7 +86,8 @@ class Allocator:
     """Decides inside the transaction that its maker has open, for the leases it is asked about, one after the other.
 
     `proposals` are what builders would build, best first; None means that nobody has asked them yet. `lost` collects
-    the slot locks that were lost on the way, for the maker to record when all that was lost is undone.
+    the slot locks that were lost on the way, for the maker to record when all that was lost is undone. `in_the_way` are
+    the holders of slot locks without which more could be built.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Allocator:
         *,
         process: str | None = None,
         proposals: Iterable[Proposal] | None = None,
+        in_the_way: Iterable[str] = (),
         lab: Lab | None = None,
     ) -> None:
         self.store = store
@@ -104,6 +106,7 @@ class Allocator:
         self.wanted = wanted
         self.process = process
         self.proposals = None if proposals is None else list(proposals)
+        self.in_the_way = [int(holder[9:]) for holder in in_the_way if holder.startswith("resource:")]
         self.lab = lab or Lab()
         self.lost: list[Lost] = []
         self._keys_lost: set[str] = set()
@@ -197,10 +200,12 @@ class Allocator:
         """Idle resources that do not fit, and whose end would make room for one that does."""
         resources, blueprint = self.store.resources, candidate.blueprint
         found: list[Idle] = []
-        if not blueprint.pooled or self._is_full(candidate):
+        if self._is_full(candidate):
             shapes = self.store.offers.shapes(blueprint.id)
             idle = (entry for shape in shapes for entry in resources.idle(shape.id, MOST_TRIES))
             found += [entry for entry in idle if not fits(json.loads(entry.attributes), self.wanted)]
+        elif not blueprint.pooled:
+            found += filter(None, (resources.idle_one(id, blueprint.id) for id in self.in_the_way))
         if blueprint.pooled:
             found += filter(None, (resources.idle_in_the_way(shape) for shape in candidate.shapes))
         return found

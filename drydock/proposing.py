@@ -6,7 +6,7 @@ without holding anything.
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from .allocator import Proposal, site_proposal
 from .attributes import canonical, check, check_name
@@ -21,15 +21,23 @@ from .steps import Steps
 MOST_PLANS = 10_000
 
 
-def proposals(steps: Steps, possible: Candidates, wanted: Attributes, count: int) -> list[Proposal]:
+class Proposals(NamedTuple):
+    """What builders would build now, best first, and the holders of the slot locks that forbid the rest."""
+
+    ready: list[Proposal]
+    in_the_way: set[str]
+
+
+def proposals(steps: Steps, possible: Candidates, wanted: Attributes, count: int) -> Proposals:
     """Up to `count` plans of each enabled builder whose slot locks look free now, best first."""
     found: list[Proposal] = []
+    in_the_way: set[str] = set()
     for candidate in possible.enabled:
         if not candidate.blueprint.pooled:
-            free = (p for p in plans(steps, candidate.blueprint, wanted) if _looks_free(steps, p))
+            free = (p for p in plans(steps, candidate.blueprint, wanted) if _looks_free(steps, p, in_the_way))
             shape = candidate.shapes[0]
             found += [_proposal(candidate.blueprint, shape, plan) for plan in itertools.islice(free, count)]
-    return found
+    return Proposals(found, in_the_way)
 
 
 def first_bindings(steps: Steps, possible: Candidates, count: int) -> list[Proposal]:
@@ -61,8 +69,12 @@ def plans(steps: Steps, row: Blueprint, wanted: Attributes) -> Iterator[Plan]:
         yield checked_plan(row.name, plan)
 
 
-def _looks_free(steps: Steps, plan: Plan) -> bool:
-    return steps.store.slot_locks.look_free((*plan.slot_locks, *plan.lease_locks))
+def _looks_free(steps: Steps, plan: Plan, in_the_way: set[str]) -> bool:
+    locks = (*plan.slot_locks, *plan.lease_locks)
+    if steps.store.slot_locks.look_free(locks):
+        return True
+    in_the_way |= steps.store.slot_locks.in_the_way(locks)
+    return False
 
 
 def checked_plan(blueprint: str, plan: object) -> Plan:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .allocator import Act, Allocator, Decision, Lab, Lost, Proposal
+from .allocator import Act, Allocator, Decision, Lab, Lost
 from .attributes import canonical
 from .candidates import Candidates, candidates
 from .errors import BlueprintError, DrydockError, NeverPossible, NothingFree, StatusChanged, quoted
 from .model import Demand, Lease, LeaseStatus
-from .proposing import first_bindings, proposals, refuse_what_nobody_builds
+from .proposing import Proposals, first_bindings, proposals, refuse_what_nobody_builds
 from .steps import Steps
 from .store.base import Store
 from .waiting import Waiting, explain, nothing_free
@@ -63,7 +63,7 @@ class Request:
         self.ids: list[int] = []
         self.pending: list[int] = []  # not granted
         self.preparing: list[int] = []  # granted, and not known to be active
-        self.proposals: list[Proposal] | None = None
+        self.proposals: Proposals | None = None
         self.deadline: float | None = None
         self._first: Decision | None = None
         self._tidied = False
@@ -143,9 +143,10 @@ class Request:
     def _decide(self) -> Decision:
         """Decide for every lease that is still pending; part of the transaction that is open."""
         self._refresh()
+        ready, in_the_way = self.proposals or (None, ())
         allocator = Allocator(
             self.store, self._rested(), self.demand.attributes,
-            process=self.store.process, proposals=self.proposals, lab=self.lab,
+            process=self.store.process, proposals=ready, in_the_way=in_the_way, lab=self.lab,
         )  # fmt: skip
         decision = self._decide_all(allocator)
         # Recorded last, so that what was lost is told although the attempt that lost it was undone; and once, or a
@@ -286,11 +287,10 @@ class Request:
 
     def _choose_beforehand(self, delay_seconds: float) -> None:
         """The race laboratory: choose, stop, and only then allocate what may have been taken meanwhile."""
-        self.proposals = [
-            *first_bindings(self.steps, self.possible, self.count),
-            *proposals(self.steps, self.possible, self.demand.attributes, self.count),
-        ]
-        self.progress(Chosen(tuple(proposal.name for proposal in self.proposals), delay_seconds))
+        bindings = first_bindings(self.steps, self.possible, self.count)
+        plans = proposals(self.steps, self.possible, self.demand.attributes, self.count)
+        self.proposals = plans._replace(ready=[*bindings, *plans.ready])
+        self.progress(Chosen(tuple(proposal.name for proposal in self.proposals.ready), delay_seconds))
         self.sleep(delay_seconds)
 
     def _status(self, id: int) -> LeaseStatus:

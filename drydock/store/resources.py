@@ -168,6 +168,16 @@ class Resources:
         )
         return [Idle(*row) for row in rows]
 
+    def idle_one(self, id: int, blueprint: int) -> Idle | None:
+        """This resource, if it is an idle one of this blueprint that may take leases."""
+        row = self._store.row(
+            f"SELECT r.id, r.attributes, r.idle_since, p.grace {_FROM} WHERE {_ROOM} AND r.id = :id AND r.used = 0"
+            " AND r.blueprint = :blueprint",
+            id=id,
+            blueprint=blueprint,
+        )
+        return Idle(*row) if row else None
+
     def idle_in_the_way(self, shape: int) -> Idle | None:
         """The idle resource of another blueprint that holds a binding of this shape, least recently used."""
         row = self._store.row(
@@ -184,7 +194,7 @@ class Resources:
         return [
             id
             for (id,) in self._store.rows(
-                "SELECT id FROM resource WHERE status <> 'destroyed' AND status = 'active' AND open = 0 AND used = 0"
+                "SELECT id FROM resource WHERE status = 'active' AND open = 0 AND used = 0"
             )
         ]
 

@@ -78,6 +78,21 @@ class SlotLocks:
             for lock in set(locks)
         )
 
+    def in_the_way(self, locks: Iterable[SlotLock]) -> set[str]:
+        """Who holds what would have to be free for `locks`. Advice, too."""
+        held: set[str] = set()
+        for lock in locks:
+            if not lock.of:
+                held.update(filter(None, [self.holder_of(lock.key)]))
+            elif self._first_free(lock) is None:
+                rows = self._store.rows(
+                    "SELECT holder FROM slot_lock WHERE key >= :low AND key < :high",
+                    low=f"{lock.key}.slot(",
+                    high=f"{lock.key}.slot)",
+                )
+                held.update(holder for (holder,) in rows)
+        return held
+
     def holder_of(self, key: str) -> str | None:
         row = self._store.row("SELECT holder FROM slot_lock WHERE key = :key", key=key)
         return row[0] if row else None
