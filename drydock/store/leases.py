@@ -107,20 +107,20 @@ class Leases:
         )
         return _ending(row) if row else None
 
+    # In both, the order is made here: asked for by the statement, it would be had by walking through all leases ever.
+
     def moving(self) -> list[tuple[int, LeaseStatus, str | None, float]]:
         """Leases that somebody must move on: id, status, the process at work on it, not before when."""
         rows = self._store.rows(
             "SELECT id, status, worker, not_before FROM lease WHERE status IN ('pending', 'acquired', 'released', 'broken')"
-            " AND status <> 'pending' ORDER BY id"
+            " AND status <> 'pending'"
         )
-        return [(id, LeaseStatus(status), worker, not_before) for id, status, worker, not_before in rows]
+        return sorted((id, LeaseStatus(status), worker, not_before) for id, status, worker, not_before in rows)
 
     def bound(self) -> list[tuple[int, str]]:
         """Live leases that end with a process: id, process."""
-        rows = self._store.rows(
-            "SELECT id, process FROM lease WHERE process IS NOT NULL AND status <> 'destroyed' ORDER BY id"
-        )
-        return [(id, process) for id, process in rows]
+        rows = self._store.rows("SELECT id, process FROM lease WHERE process IS NOT NULL AND status <> 'destroyed'")
+        return sorted((id, process) for id, process in rows)
 
     def process_of(self, id: int) -> str | None:
         """The process that a lease ends with: while it is not granted, whoever waits for it."""

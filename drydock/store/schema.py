@@ -117,6 +117,7 @@ CREATE INDEX resource_room ON resource (shape, used, idle_since, id)
 CREATE INDEX resource_live ON resource (shape, id) WHERE status <> 'destroyed';
 CREATE INDEX resource_moving ON resource (id) WHERE status IN ('pending', 'released', 'broken');
 CREATE INDEX resource_binding ON resource (binding) WHERE status <> 'destroyed';
+CREATE INDEX resource_closed ON resource (id) WHERE status = 'active' AND open = 0 AND used = 0;
 
 CREATE TABLE lease (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
