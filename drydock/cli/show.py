@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ..request import Chosen
     from ..waiting import Waiting
 
+BETWEEN_COLUMNS = 3  # characters
+#: the widest column of a drawn table is at least so wide, or as wide as what is in it
+NARROWEST = 12
 STATUS_STYLES = {
     "active": "green", "acquired": "cyan", "pending": "yellow", "released": "dim", "destroyed": "dim", "broken": "red",
 }  # fmt: skip
@@ -35,13 +38,14 @@ def json_lines(objects: Iterable[Mapping[str, Any]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """One line per row: a drawn table on a terminal, tab-separated elsewhere. `empty` is said on stderr when there is none."""
+    """One line per row: a drawn table on a terminal, tab-separated elsewhere and where the terminal is too narrow.
+
+    `empty` is said on stderr when there is none.
+    """
     shown = [[cell(value) for value in row] for row in rows]
     if not shown:
         click.echo(empty, err=True)
-    elif stdout_is_terminal():
-        _draw(columns, shown)
-    else:
+    elif not (stdout_is_terminal() and _draw(columns, shown)):
         for row in ([name.upper() for name in columns], *shown):
             click.echo("\t".join(row))
 
@@ -68,26 +72,38 @@ def ago(moment: float | None, now: float | None = None) -> str:
     return f"{seconds:.0f}s"
 
 
-def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Draw the table, if the terminal is wide enough for it."""
+    # Only the widest column gives way where the terminal is narrow, onto more lines: an id that is cut short is no id.
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    widest = widths.index(max(widths))
+    widths[widest] = min(widths[widest], NARROWEST)
+    if sum(widths) + BETWEEN_COLUMNS * len(widths) > _terminal_width():
+        return False
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    # Only the widest column gives way where the terminal is narrow, onto more lines: an id that is cut short is no id.
-    widest = max(range(len(columns)), key=lambda number: max(len(row[number]) for row in rows))
     for number, name in enumerate(columns):
         drawn.add_column(Text(name), no_wrap=number != widest, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(value, style=STATUS_STYLES.get(value, "")) for value in row))
     console().print(drawn)
+    return True
+
+
+def _terminal_width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def console(*, stderr: bool = False) -> "Console":
     """A rich console that shows text as it is."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return Console(stderr=stderr, width=_terminal_width(), markup=False, highlight=False, emoji=False)
 
 
 class Progress:
