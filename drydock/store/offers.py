@@ -253,8 +253,8 @@ class Offers:
     def declare(self, blueprint: int, wanted: Iterable[Declared]) -> None:
         """Make the kept bindings of a blueprint the `wanted` ones.
 
-        A binding that is not wanted any more is forgotten, or, when a resource still stands on it, marked as not
-        listed. The operator's switches stay as they are.
+        A binding that is not wanted any more is forgotten, or, when it was ever handed out, marked as not listed.
+        The operator's switches stay as they are.
         """
         wanted = list(wanted)
         kept = self.declared(blueprint)
@@ -327,7 +327,8 @@ class Offers:
         row = self._store.row(
             "INSERT INTO binding (blueprint, shape, name, slot_lock, lease_locks, attributes, enabled, in_service, listed,"
             " resource, fence) VALUES (:blueprint, :shape, :name, :slot_lock, :lease_locks, :attributes, 1, :in_service, 1,"
-            " NULL, (SELECT COALESCE(max(fence), 0) FROM binding WHERE slot_lock = :slot_lock)) ON CONFLICT (blueprint, name) DO UPDATE SET shape = :shape, slot_lock = :slot_lock,"
+            " NULL, (SELECT COALESCE(max(fence), 0) FROM binding WHERE slot_lock = :slot_lock))"
+            " ON CONFLICT (blueprint, name) DO UPDATE SET shape = :shape, slot_lock = :slot_lock,"
             " lease_locks = :lease_locks, attributes = :attributes, in_service = :in_service, listed = 1 RETURNING id",
             blueprint=blueprint,
             shape=shape,
