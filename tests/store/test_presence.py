@@ -83,7 +83,9 @@ if not child:
     own = presence.announce(sys.argv[1])
     presence.withdraw(sys.argv[1], name)
     say(own)
-    os.read(0, 1)
+    hear()
+    say(presence.is_alive(sys.argv[1], name))
+    hear()
     os._exit(0)
 os.waitpid(child, 0)
 """
@@ -100,6 +102,8 @@ def test_a_forked_child_sees_its_parent_live_but_does_not_keep_it_alive(live: st
         try:
             assert not presence.is_alive(live, name)
             assert presence.is_alive(live, own)
+            child.tell()
+            child.expect("False")  # nor does the child take what it saw its parent hold for its own
         finally:
             os.kill(int(grandchild), 9)
 
