@@ -76,7 +76,7 @@ def test_asking_for_the_living_does_not_make_the_dead_live(live: str) -> None:
 
 FORKS = """
 from drydock.store import presence
-name = presence.announce(sys.argv[1])
+name, another = presence.announce(sys.argv[1]), presence.announce(sys.argv[1])
 child = os.fork()
 if not child:
     say(name, os.getpid(), presence.is_alive(sys.argv[1], name))
@@ -84,7 +84,7 @@ if not child:
     presence.withdraw(sys.argv[1], name)
     say(own)
     hear()
-    say(presence.is_alive(sys.argv[1], name))
+    say(presence.is_alive(sys.argv[1], another))
     hear()
     os._exit(0)
 os.waitpid(child, 0)
