@@ -1,15 +1,14 @@
 """A store with a pool of three hosts, and the command line in this process."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_process import InProcess, in_process
 
 from drydock.cli import run
 
 from .privileges import Enterable, enterable_folder
-from .refusals import InProcess
 
 POOL = """
 [blueprint.lab]
@@ -24,23 +23,18 @@ hosts = ["old"]
 
 
 @pytest.fixture
-def drydock(capsys: pytest.CaptureFixture[str], path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
-    """The command line in this process, on the store of this test; signals are put back as they were."""
-    monkeypatch.setenv("DRYDOCK_STORE", str(path))
-    monkeypatch.setenv("DRYDOCK_OWNER", "tester")
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield InProcess(capsys)
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def drydock(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: Path) -> Iterator[InProcess]:
+    """The command line in this process, on the store of this test."""
+    with in_process(capsys, monkeypatch, path) as drydock:
+        yield drydock
 
 
 @pytest.fixture
-def pool(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pool(tmp_path: Path, path: Path) -> Path:
     """A pool file that is applied to the store."""
-    monkeypatch.setenv("DRYDOCK_STORE", str(path))
     file = tmp_path / "pool.toml"
     file.write_text(POOL)
-    assert run(["apply", str(file)]) == 0
+    assert run(["--store", str(path), "apply", str(file)]) == 0
     return file
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from conftest import Ran
 
 from drydock.errors import DrydockError
@@ -62,18 +61,3 @@ def content(store: Path) -> dict[str, int] | None:
         return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}
     finally:
         connection.close()
-
-
-class InProcess:
-    """`drydock.cli.run` as one call: what a real process would add, its start, is not what the rows are about."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str) -> Ran:
-        from drydock.cli import run
-
-        self._capsys.readouterr()
-        code = run(list(arguments))
-        told = self._capsys.readouterr()
-        return Ran(arguments, code, told.out, told.err)

@@ -7,6 +7,7 @@ import pytest
 from conftest import Cli
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import InProcess
 
 from drydock.attributes import (
     LARGEST_BYTES,
@@ -23,7 +24,7 @@ from drydock.cli.app import parse_id
 from drydock.errors import ConfigError
 from drydock.slots import SlotLock, check_key, checked_locks, dump, load
 
-from .refusals import InProcess, check_refused, check_sentence, content, is_safe
+from .refusals import check_refused, check_sentence, content, is_safe
 
 BAD: list[tuple[str, str, str]] = [
     ("ATTR-001", "", "empty; expected a JSON object"),

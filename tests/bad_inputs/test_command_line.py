@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Cli, Ran
+from in_process import InProcess
 
-from .refusals import InProcess, Row, check_refused, content
+from .refusals import Row, check_refused, content
 
 HUGE = "x" * 10_000_000
 CLEAR_SCREEN = "\x1b[2J"
@@ -64,7 +65,7 @@ ROWS = [
     Row("CLI-031-log", ["log", "blueprint:lab"], ["blueprint:lab", "give lease:N or resource:N"]),
     Row("CLI-031-switch", ["disable", "lab"], ['cannot switch "lab"; give blueprint:NAME or binding:NAME']),
     Row("CLI-032-lines", ["log", "--lines", "0"], ["--lines", "0"]),
-    Row("CLI-032-shell", ["completion", "tcsh"], ['"tcsh"', "bash, zsh, fish"]),
+    Row("CLI-032-shell", ["completion", "tcsh"], ["'tcsh' is not one of 'bash', 'zsh', 'fish'"]),
     Row("CLI-049", ["--store", "", "leases"], ["the store is empty"]),
     Row("CLI-051", ["--store", "file:x?mode=memory", "leases"], ["a path, not a URI"]),
     Row("CLI-051-memory", ["--store", "/nowhere/:memory:", "leases"], ["no such directory"], 7),

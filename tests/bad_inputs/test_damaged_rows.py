@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from in_process import InProcess
 
 from .planting import copy_of, plant
-from .refusals import InProcess, is_safe
+from .refusals import is_safe
 
 LISTS = (
     "leases",

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Cli
+from in_process import InProcess
 
-from .refusals import InProcess, check_refused, content, is_safe
+from .refusals import check_refused, content, is_safe
 
 POOL = "from drydock.blueprint import *\nclass Odd(Pool):\n    type = 'thing'\n"
 BUILDER = "from drydock.blueprint import *\nclass Odd(Builder):\n    type = 'thing'\n"

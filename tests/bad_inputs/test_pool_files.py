@@ -12,12 +12,13 @@ import pytest
 from conftest import Cli, Ran
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import InProcess
 
 from drydock.config import parse_pool
 from drydock.errors import ConfigError
 
 from .privileges import UNPRIVILEGED, Enterable
-from .refusals import InProcess, check_refused, check_sentence, content
+from .refusals import check_refused, check_sentence, content
 
 LAB = '[blueprint.lab]\nkind = "host-pool"\n'
 SCRATCH = '[blueprint.scratch]\nkind = "scratch-dir"\n'

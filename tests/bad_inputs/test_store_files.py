@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from children import Child
 from conftest import Cli, Ran, apply
+from in_process import InProcess
 
 from drydock.doctor import examine
 from drydock.engine import Engine
@@ -27,7 +28,7 @@ from drydock.store.sqlite import APPLICATION_ID, SqliteStore
 
 from .planting import plant
 from .privileges import UNPRIVILEGED, Enterable
-from .refusals import InProcess, check_refused, content
+from .refusals import check_refused, content
 
 VERBS = (["leases"], ["lease", "-t", "host", "--no-wait"], ["doctor"], ["release", "1"])
 LAB = {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}}
