@@ -11,11 +11,13 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command()
-@click.argument("shell", required=False, metavar="[bash|zsh|fish]")
+@click.argument("shell", required=False, type=click.Choice(SHELLS))
 @shared_options
 @pass_app
 def completion(app: App, shell: str | None) -> None:
-    """Print the script that lets the shell complete drydock's words. Without a name: for the shell in $SHELL.
+    """Print the script that lets a shell complete drydock's words.
+
+    Without a name it is for the shell in $SHELL.
 
     \b
     eval "$(drydock completion bash)"   in ~/.bashrc
