@@ -67,15 +67,16 @@ def _counts(store: Store) -> Iterator[Finding]:
         yield Finding(True, "miscount", f"resource:{id} counts {count} leases and has {number}", [f"resource:{id}"])
     for name, count, number in audit.miscounted_blueprints():
         yield Finding(True, "miscount", f"blueprint {quoted(name)} counts {count} live resources and has {number}")
-    for name, most, number in audit.over_limit():
-        # No promise is broken: a limit or a number of seats that the operator lowers ends nothing that is there.
-        sentence = f"blueprint {quoted(name)} has {number} live resources; its limit is {most}, so it builds no more"
-        yield Finding(False, "over-limit", sentence)
-    for id, name, seats, number in audit.over_seated():
+    # What was there before the operator lowered a bound may stay, and is only worth knowing.
+    for name, most, number, broken in audit.over_limit():
+        sentence = f"blueprint {quoted(name)} has {number} live resources; its limit is {most}"
+        yield Finding(bool(broken), "over-limit", sentence if broken else f"{sentence} by now, so it builds no more")
+    for id, name, seats, number, broken in audit.over_seated():
+        sentence = f"resource:{id} ({quoted(name)}) has {number} leases and {seats} seats"
         yield Finding(
-            False,
+            bool(broken),
             "over-seated",
-            f"resource:{id} ({quoted(name)}) has {number} leases and {seats} seats, so it takes no more",
+            sentence if broken else f"{sentence} by now, so it takes no more",
             [f"resource:{id}"],
         )
 

@@ -44,17 +44,21 @@ class Audit:
         )
 
     def over_limit(self) -> "list[Row]":
-        """Blueprints with more live resources than they may have: name, limit, number."""
+        """Blueprints with more live resources than they may have: name, limit, number, and whether one of them was
+        made when that limit held already."""
         return self._store.rows(
-            "SELECT b.name, b.most, count(r.id) FROM blueprint b JOIN resource r ON r.blueprint = b.id"
-            " AND r.status <> 'destroyed' GROUP BY b.name, b.most HAVING count(r.id) > b.most"
+            "SELECT b.name, b.most, count(r.id), max(r.created_at) > b.bounded_at FROM blueprint b"
+            " JOIN resource r ON r.blueprint = b.id AND r.status <> 'destroyed'"
+            " GROUP BY b.name, b.most, b.bounded_at HAVING count(r.id) > b.most"
         )
 
     def over_seated(self) -> "list[Row]":
-        """Resources with more leases than seats: id, name, seats, number."""
+        """Resources with more leases than seats: id, name, seats, number, and whether one of them was granted when
+        they had so few already."""
         return self._store.rows(
-            "SELECT r.id, r.name, r.seats, count(l.id) FROM resource r JOIN lease l ON l.resource = r.id"
-            " AND l.status <> 'destroyed' GROUP BY r.id, r.name, r.seats HAVING count(l.id) > r.seats"
+            "SELECT r.id, r.name, r.seats, count(l.id), max(l.granted_at) > b.bounded_at FROM resource r"
+            " JOIN blueprint b ON b.id = r.blueprint JOIN lease l ON l.resource = r.id AND l.status <> 'destroyed'"
+            " GROUP BY r.id, r.name, r.seats, b.bounded_at HAVING count(l.id) > r.seats"
         )
 
     def leases_on_the_dead(self) -> "list[Row]":

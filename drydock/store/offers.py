@@ -82,10 +82,12 @@ class Offers:
     def save_blueprint(self, blueprint: Blueprint, settings: Mapping[str, Any]) -> int:
         """Insert it, or replace the one of the same name, whose id, live count and switch stay; return the id."""
         row = self._store.row(
-            "INSERT INTO blueprint (name, kind, type, source, seats, most, grace, pooled, hooks, enabled, listed, live)"
-            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0)"
+            "INSERT INTO blueprint (name, kind, type, source, seats, most, grace, pooled, hooks, enabled, listed, live, bounded_at)"
+            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0, 0)"
             " ON CONFLICT (name) DO UPDATE SET kind = :kind, type = :type, source = :source,"
-            " seats = :seats, most = :most, grace = :grace, pooled = :pooled, hooks = :hooks, listed = 1"
+            " seats = :seats, most = :most, grace = :grace, pooled = :pooled, hooks = :hooks, listed = 1,"
+            " bounded_at = CASE WHEN COALESCE(blueprint.seats, 0) = COALESCE(:seats, 0)"
+            " AND COALESCE(blueprint.most, 0) = COALESCE(:most, 0) THEN blueprint.bounded_at ELSE :now END"
             " RETURNING id",
             name=blueprint.name,
             kind=blueprint.kind,
@@ -96,6 +98,7 @@ class Offers:
             grace=blueprint.grace,
             pooled=int(blueprint.pooled),
             hooks=" ".join(sorted(blueprint.hooks)),
+            now=self._store.clock(),
         )
         assert row is not None
         self._store.run(

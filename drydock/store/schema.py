@@ -44,7 +44,8 @@ CREATE TABLE blueprint (
     hooks TEXT NOT NULL,
     enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),  -- the operator's switch
     listed INTEGER NOT NULL CHECK (listed IN (0, 1)),  -- 0: pruned, the pool file no longer has it
-    live INTEGER NOT NULL CHECK (live >= 0)
+    live INTEGER NOT NULL CHECK (live >= 0),
+    bounded_at REAL NOT NULL  -- since when seats and most are what they are; 0: always
 ) STRICT;
 
 -- Apart from its blueprint: they may be as large as the pool, and counting `live` would write them each time.
