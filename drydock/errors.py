@@ -16,6 +16,7 @@
         ├── StoreBusy        another process kept the store for too long
         └── StoreDamaged     not a Drydock store, damaged, or of another version
     Yield                    not an error: a hook's way to say "later"
+    Terminated               not an error: a signal asked this process to end
 
 The data are attributes; the sentence is built here from them, so that no caller writes it twice. Values that
 came from outside are shown through `quoted`, which no terminal obeys.
@@ -174,3 +175,11 @@ class Yield(Exception):
     def __init__(self, after: float = 5.0, reason: str = "") -> None:
         self.after, self.reason = after, reason
         super().__init__(reason or f"later, in {after:g}s")
+
+
+class Terminated(BaseException):
+    """A signal asked the command to end; it unwinds like ^C does, so that nothing is left behind."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
+        super().__init__(f"ended by signal {number}")

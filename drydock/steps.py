@@ -14,7 +14,7 @@ from .allocator import grant, lease_locks
 from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo
 from .discovery import KindClass, describe, load_kind, make
 from .endings import end_lease, finish_destroying, release_lease, release_resource, vacate
-from .errors import BlueprintError, ConfigError, Conflict, NotFound, Refused, Yield, quoted
+from .errors import BlueprintError, ConfigError, Conflict, NotFound, Refused, Terminated, Yield, quoted
 from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
 from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
 from .store.base import Store
@@ -62,11 +62,11 @@ class Steps:
             raise BlueprintError(row.name, "import", str(error)) from error
 
     def call(self, blueprint: str, step: str, hook: Callable[[], object]) -> object:
-        """Run the author's code; whatever it raises but `Yield` and ^C is a `BlueprintError` that names it."""
+        """Run the author's code; whatever it raises but `Yield`, ^C and the end is a `BlueprintError` that names it."""
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for our answers alone
                 return hook()
-        except (Yield, KeyboardInterrupt, BlueprintError):
+        except (Yield, KeyboardInterrupt, Terminated, BlueprintError):
             raise
         except BaseException as error:
             raise BlueprintError(blueprint, step, describe(error)) from error

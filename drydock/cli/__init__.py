@@ -9,7 +9,7 @@ import click
 
 from .. import errors
 from . import apply, completion, doctor, lease, lists, release, show_one, switch
-from .app import App, Terminated
+from .app import App
 
 #: what a program may rely on; a class that is not named here counts as its nearest base
 EXIT_CODES: dict[type[BaseException], int] = {
@@ -124,7 +124,7 @@ def run(arguments: list[str]) -> int:
         return _fail(_usage(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except Terminated as ended:
+    except errors.Terminated as ended:
         return 128 + ended.signal
     except errors.DrydockError as error:
         return _told(error)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ..errors import ConfigError, escaped, quoted
+from ..errors import ConfigError, Terminated, escaped, quoted
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
 LARGEST_ID = 2**63 - 1
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
-
-
-class Terminated(BaseException):
-    """A signal asked the command to end; it unwinds like ^C does, so that nothing is left behind."""
-
-    def __init__(self, number: int) -> None:
-        self.signal = number
-        super().__init__(f"ended by signal {number}")
 
 
 class App:
