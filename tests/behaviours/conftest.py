@@ -10,8 +10,9 @@ from conftest import Clock
 from .stage import Stage
 
 
-def _played(path: Path, clock: Callable[[], float]) -> Iterator[Stage]:
+def _played(path: Path, clock: Callable[[], float], *, hooks_seen: bool) -> Iterator[Stage]:
     stage = Stage(path, clock)
+    stage.hooks_seen = hooks_seen
     yield stage
     stage.close()
     try:
@@ -23,10 +24,10 @@ def _played(path: Path, clock: Callable[[], float]) -> Iterator[Stage]:
 @pytest.fixture
 def stage(path: Path, clock: Clock) -> Iterator[Stage]:
     """A stage whose time the test moves."""
-    yield from _played(path, clock)
+    yield from _played(path, clock, hooks_seen=True)
 
 
 @pytest.fixture
 def open_air(path: Path) -> Iterator[Stage]:
     """A stage with the world's own clock, which it shares with real processes."""
-    yield from _played(path, time.time)
+    yield from _played(path, time.time, hooks_seen=False)
