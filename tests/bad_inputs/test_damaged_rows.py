@@ -125,7 +125,7 @@ def test_a_process_that_nobody_can_be_called(store: Path, drydock: InProcess) ->
 
 #: id, what is planted, the rules that it breaks
 BROKEN: list[tuple[str, Sequence[str], set[str]]] = [
-    ("DB-060", [copy_of("lease", "id = 1")], {"miscount", "slot-lock-not-held"}),
+    ("DB-060", [copy_of("lease", "id = 1")], {"over-seated", "miscount", "slot-lock-not-held"}),
     ("DB-060-resource", [copy_of("resource", "id = 1")], {"double-allocation", "miscount", "slot-lock-not-held"}),
     ("DB-062", ["UPDATE resource SET fence = 0 WHERE id = 1"], {"fence-regression"}),
     ("DB-063-orphan", ["INSERT INTO slot_lock VALUES ('x', 'lease:99', 0)"], {"dead-holder"}),
