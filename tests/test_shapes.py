@@ -66,6 +66,17 @@ def test_a_name_that_is_refused_does_not_keep_out_the_next() -> None:
     assert shape_names([{"a": n} for n in range(MOST_SHAPES + 1)]) == frozenset()
 
 
+def test_things_without_the_attribute_are_a_shape_too() -> None:
+    assert shape_names([{}, *({"a": n} for n in range(MOST_SHAPES - 1))]) == {"a"}
+    assert shape_names([{}, *({"a": n} for n in range(MOST_SHAPES))]) == frozenset()
+
+
+def test_of_two_that_do_not_fit_together_the_first_by_name_is_taken() -> None:
+    things = [{"b": n % 40, "a": n // 40} for n in range(1600)]
+    assert shape_names(things) == {"a"}
+    assert shape_names([{"a": t["a"], "b": t["b"]} for t in reversed(things)]) == {"a"}
+
+
 def test_values_are_told_apart_as_json_does() -> None:
     """`1`, `1.0` and `true` are three values, and the order of keys within one is none."""
     assert len(shapes([{"v": 1}, {"v": 1.0}, {"v": True}])) == 3
