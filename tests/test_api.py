@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import drydock
 from drydock import errors
@@ -195,6 +196,21 @@ def test_several_are_all_or_nothing(dock: Connection) -> None:
     with pytest.raises(RuntimeError), dock.lease("host", count=2, wait=0):
         raise RuntimeError
     assert dock.leases() == []
+
+
+def test_a_request_for_several_holds_nothing_while_it_waits(dock: Connection, path: Path) -> None:
+    """One of the two that it wants is free; it must not sit on it."""
+    held = [dock.lease("host", wait=0), dock.lease("host", wait=0)]
+    code = "import drydock\nwith drydock.connect(sys.argv[1]).lease('host', count=2) as two:\n    say(len(two))"
+    with Child(code, path) as waiter:
+        while len(dock.leases()) < 4:
+            pass
+        assert [(lease.status, lease.resource) for lease in dock.leases()[2:]] == [("pending", None)] * 2
+        assert {lock.holder for lock in dock.locks() if lock.holder.startswith("lease")} == {
+            f"lease:{lease.id}" for lease in held
+        }
+        held[0].release()
+        waiter.expect("2")
 
 
 def test_one_of_several_may_be_given_back_before(dock: Connection) -> None:
