@@ -193,9 +193,7 @@ class Resources:
         """Idle resources that may take no new lease, since what they stand on is switched off, gone or changed."""
         return [
             id
-            for (id,) in self._store.rows(
-                "SELECT id FROM resource WHERE status = 'active' AND open = 0 AND used = 0"
-            )
+            for (id,) in self._store.rows("SELECT id FROM resource WHERE status = 'active' AND open = 0 AND used = 0")
         ]
 
     def in_use(self, shapes: Sequence[int], most: int) -> int:
