@@ -152,27 +152,33 @@ class Engine:
             self.store.events.add(f"{kind}.{'enabled' if enabled else 'disabled'}", blueprint=about, name=name)
         self.tidy()
 
-    def tidy(self) -> None:
+    def tidy(self) -> bool:
         """Finish what others left: end what died with its process, move on what is in transition.
 
-        Cheap when there is nothing to do. What a blueprint's hook raises here is an event, not an error: it must not
-        keep anybody from leasing something else.
+        False when there was nothing to do, which is cheap. What a blueprint's hook raises here is an event, not an
+        error: it must not keep anybody from leasing something else.
         """
+        found = False
         for id, process in self.store.leases.bound():
             if not self.store.is_alive(process):
+                found = True
                 with contextlib.suppress(DrydockError):
                     self.steps.release(id, "its process died")
         for id in self.store.resources.idle_and_closed():
+            found = True
             with contextlib.suppress(Conflict), self.store.write():
                 start_destroying(self.store, id, ResourceStatus.ACTIVE, "resource.drained", worker=self.store.process)
         for id, _, worker, not_before in self.store.leases.moving():
             if self._may_step(worker, not_before):
+                found = True
                 with contextlib.suppress(DrydockError):
                     self.steps.step_lease(id)
         for id, _, worker, not_before in self.store.resources.moving():
             if self._may_step(worker, not_before):
+                found = True
                 with contextlib.suppress(DrydockError):
                     self.steps.step_resource(id)
+        return found
 
     def _may_step(self, worker: str | None, not_before: float) -> bool:
         # A claim of our own is left over from a step that failed: whoever tidies is not at work on anything.

@@ -24,6 +24,8 @@ MOST_FAILURES = 5
 FIRST_PAUSE_SECONDS = 0.25
 #: time alone changes answers too (a grace runs out, a process dies), so look again at least so often
 LOOK_EVERY_SECONDS = 1.0
+#: who waits looks for the dead, but not each time that the living change something
+TIDY_EVERY_SECONDS = 0.25
 
 
 class Chosen(NamedTuple):
@@ -52,7 +54,7 @@ class Request:
         lab: Lab | None = None,
         progress: Progress = lambda _: None,
         known: dict[str, Candidates] | None = None,
-        tidy: Callable[[], None] = lambda: None,
+        tidy: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store, self.steps, self.demand = store, steps, demand
@@ -66,7 +68,7 @@ class Request:
         self.proposals: Proposals | None = None
         self.deadline: float | None = None
         self._first: Decision | None = None
-        self._tidied = False
+        self._tidy_at = 0.0
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
         self._known = {} if known is None else known
@@ -231,16 +233,23 @@ class Request:
     # ---- waiting
 
     def _wait(self, again_at: float | None) -> None:
-        if not self._tidied:  # what seems to be in use may be held by the dead; nobody gives up before he has looked
-            self._tidied = True
-            self.tidy()
-            self._look_at_pending()
+        if self._tidied():  # what seemed to be in use was held by the dead; nobody gives up before he has looked
             return
         self._check_time()
         self.progress(explain(self.store, self.possible, self.demand, self.ids))
         self._pause(None if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001)
-        self.tidy()
+        self._tidied()
         self._look_at_pending()  # somebody may have given it up for us
+
+    def _tidied(self) -> bool:
+        """Finish what others left, unless that was looked after just now. True if there was something to finish."""
+        now = time.monotonic()
+        if now < self._tidy_at:
+            return False
+        self._tidy_at = now + TIDY_EVERY_SECONDS
+        found = self.tidy()
+        self._look_at_pending()
+        return found
 
     def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() >= self.deadline:
