@@ -84,15 +84,15 @@ class Steps:
 
     def step_resource(self, id: int) -> Outcome:
         """Run the hook that resource `id` waits for, if nobody else does. What the hook raises is in the outcome."""
-        resource = self.store.resources.get(id)
-        if resource is None or resource.status not in RESOURCE_MOVING:
+        found = self.store.resources.get(id)
+        if found is None or found.status not in RESOURCE_MOVING:
             return _NOT_OURS
         # Its leases go first, and the last of them comes back here: a claim now would only shut that one out.
-        if resource.used or not self._claim("resource", id):
+        if found.used or not self._claim("resource", id):
             return _NOT_OURS
-        if resource.status is ResourceStatus.PENDING:
-            return self._activate(resource)
-        return self._destroy(resource)
+        resource = self.store.resources.get(id)  # as it is now that it is ours
+        assert resource is not None
+        return self._activate(resource) if resource.status is ResourceStatus.PENDING else self._destroy(resource)
 
     def _activate(self, resource: Resource) -> Outcome:
         outcome = self._run(resource, "activate")
@@ -151,9 +151,12 @@ class Steps:
 
     def step_lease(self, id: int) -> Outcome:
         """Run the hook that lease `id` waits for, if nobody else does. What the hook raises is in the outcome."""
-        lease = self.store.leases.get(id)
-        if lease is None or lease.resource is None or lease.status not in LEASE_MOVING or not self._claim("lease", id):
+        found = self.store.leases.get(id)
+        if found is None or found.status not in LEASE_MOVING or not self._claim("lease", id):
             return _NOT_OURS
+        lease = self.store.leases.get(id)  # as it is now that it is ours
+        assert lease is not None
+        assert lease.resource is not None
         if lease.status is LeaseStatus.ACQUIRED:
             return self._activate_lease(lease, lease.resource)
         return self._destroy_lease(lease, lease.resource)

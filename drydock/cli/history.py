@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import click
 
@@ -11,14 +12,33 @@ from . import objects, show
 from .app import App, parse_id
 
 
-def events_about(app: App, about: str, most: int) -> list[Event]:
-    """The newest events about `lease:N` or `resource:N`. Raises `ConfigError` for anything else."""
+class Subject(NamedTuple):
+    """What events may be about: `lease` or `resource`, and its id."""
+
+    kind: str
+    id: int
+
+
+def parse_subject(about: str) -> Subject:
+    """The subject meant by `lease:N`, `resource:N` or a lease's bare number. Raises `ConfigError` for anything else."""
     kind = about.partition(":")[0] if ":" in about else "lease"
-    if kind == "lease":
-        return app.store.events.of_lease(parse_id(about, "lease"), most)
-    if kind == "resource":
-        return app.store.events.of_resource(parse_id(about, "resource"), most)
-    raise ConfigError(f"cannot show events about {quoted(about)}; give lease:N or resource:N")
+    if kind not in ("lease", "resource"):
+        raise ConfigError(f"cannot show events about {quoted(about)}; give lease:N or resource:N")
+    return Subject(kind, parse_id(about, kind))
+
+
+def events_about(app: App, subject: Subject, most: int) -> list[Event]:
+    """The newest events about it, oldest of them first."""
+    if subject.kind == "lease":
+        return app.store.events.of_lease(subject.id, most)
+    return app.store.events.of_resource(subject.id, most)
+
+
+def is_about(event: Event, subject: Subject) -> bool:
+    """Whether `events_about` would name it."""
+    if subject.kind == "lease":
+        return event.lease == subject.id
+    return event.resource == subject.id and event.lease is None
 
 
 def print_events(app: App, events: Iterable[Event]) -> None:

@@ -1,8 +1,13 @@
 """drydock leases, resources, blueprints, bindings, locks, log: who holds what, and what happened."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from .app import App, pass_app, shared_options
+
+if TYPE_CHECKING:
+    from ..model import Event
 
 MOST_FINISHED = 1000
 
@@ -186,15 +191,20 @@ def log(app: App, about: str | None, event: str | None, lines: int, follow: bool
     drydock log lease:12
     drydock log --event slot-lock.lost --json
     """
-    from .history import events_about, print_events
+    from .history import events_about, is_about, parse_subject, print_events
+
+    subject = parse_subject(about) if about else None
+
+    def wanted(events: "list[Event]") -> "list[Event]":
+        return [e for e in events if event in (None, e.event) and (subject is None or is_about(e, subject))]
 
     with app.store.read():  # what is committed between the two questions would be shown by neither
         last = app.store.events.latest(1)
-        newest = events_about(app, about, lines) if about else app.store.events.latest(lines, event=event)
-    print_events(app, [e for e in newest if event in (None, e.event)])
+        newest = events_about(app, subject, lines) if subject else app.store.events.latest(lines, event=event)
+    print_events(app, wanted(newest))
     seen = last[0].id if last else 0
     while follow:
         app.store.wait_for_news(3600.0)
         fresh = app.store.events.after(seen)
         seen = fresh[-1].id if fresh else seen
-        print_events(app, [e for e in fresh if event in (None, e.event)])
+        print_events(app, wanted(fresh))

@@ -131,3 +131,14 @@ def test_the_log_can_be_followed(held: InProcess, cli: Cli) -> None:
     _, err = following.communicate(timeout=60)
     assert following.returncode == 130
     assert "Traceback" not in err
+
+
+def test_the_log_of_one_lease_can_be_followed(held: InProcess, cli: Cli) -> None:
+    following = cli.start("log", "lease:1", "--follow", "--lines", "1", "--json")
+    assert following.stdout is not None
+    following.stdout.readline()
+    cli("disable", "blueprint:lab")  # an event, but not about the lease
+    cli("release", "1")
+    assert '"lease.released"' in following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=60)
