@@ -1,5 +1,6 @@
 """Store files that are not what they should be: other things, damaged, foreign, newer, locked, full or gone."""
 
+import contextlib
 import json
 import os
 import random
@@ -325,7 +326,8 @@ def test_flipped_bytes_are_told_or_do_no_harm(seed: int, leased: Path, drydock: 
 def test_an_index_that_lacks_rows(leased: Path, drydock: InProcess) -> None:
     """DB-020: the decisions go by index, so one that lies is a broken promise."""
     hide = "DELETE FROM sqlite_schema WHERE name = 'lease_live'"
-    saved = sqlite3.connect(leased).execute("SELECT * FROM sqlite_schema WHERE name = 'lease_live'").fetchone()
+    with contextlib.closing(sqlite3.connect(leased)) as reader:
+        saved = reader.execute("SELECT * FROM sqlite_schema WHERE name = 'lease_live'").fetchone()
     plant(leased, "PRAGMA writable_schema = ON", hide)
     plant(leased, "UPDATE lease SET resource = 2 WHERE id = 1")
     connection = sqlite3.connect(leased, isolation_level=None)

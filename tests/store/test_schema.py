@@ -1,5 +1,6 @@
 """The tables: made by numbered migrations, all at once or not at all, by however many processes come first."""
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Callable
@@ -31,9 +32,9 @@ def look(path: Path, statement: str) -> list[Any]:
 
 def test_the_schema_version_is_the_number_of_migrations(path: Path) -> None:
     SqliteStore.open(str(path)).close()
-    applied = schema.migrations.applied(Database(sqlite3.connect(path)))
-    assert len(applied) == SCHEMA_VERSION
-    assert not schema.migrations.pending(Database(sqlite3.connect(path)))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert len(schema.migrations.applied(Database(connection))) == SCHEMA_VERSION
+        assert not schema.migrations.pending(Database(connection))
     assert look(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert look(path, "PRAGMA application_id") == [(APPLICATION_ID,)]
 
