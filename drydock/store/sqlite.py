@@ -23,11 +23,6 @@ SCHEMA_VERSION = 1
 SAFE_SINCE = (3, 51, 3)  # the WAL-reset bug is fixed from here on
 OLDEST = (3, 38, 0)
 
-_STAMP = """
-SELECT a.application_id, v.user_version, s.config
-FROM pragma_application_id a, pragma_user_version v, store s WHERE s.id = 1
-"""
-
 _CONTENT = """
 SELECT a.application_id, v.user_version, EXISTS (SELECT 1 FROM sqlite_schema)
 FROM pragma_application_id a, pragma_user_version v
@@ -149,12 +144,14 @@ class SqliteStore(Store):
             self._check_file()
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
-            stamp = self._execute(_STAMP).fetchone()
-            if stamp is None:
-                raise StoreDamaged(f"{quoted(self.path)} is incomplete (its table store is empty); restore a backup")
-            identity, version, self.offered = stamp
+            [identity] = self._execute("PRAGMA application_id").fetchone()
+            [version] = self._execute("PRAGMA user_version").fetchone()
             if version != SCHEMA_VERSION or identity != APPLICATION_ID:
                 raise _wrong_version(identity, version, self.path)
+            stamp = self._execute("SELECT config FROM store WHERE id = 1").fetchone()
+            if stamp is None:
+                raise StoreDamaged(f"{quoted(self.path)} is incomplete (its table store is empty); restore a backup")
+            [self.offered] = stamp
         except BaseException as error:
             self._roll_back()
             if isinstance(error, FAILURES):
