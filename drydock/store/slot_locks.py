@@ -103,7 +103,9 @@ class SlotLocks:
         return self._store.records(rows, _slot_lock)
 
     def _numbered(self, lock: SlotLock, holder: str) -> str:
-        own = self._own_numbers(lock, holder) if lock.of > 1 else ()
+        if lock.of == 1:  # there is nothing to choose, and taking it tells whether it was free
+            return lock.slot(0).key
+        own = self._own_numbers(lock, holder)
         number = min(own) if own else self._first_free(lock)
         return lock.slot(0 if number is None else number).key
 
