@@ -78,10 +78,9 @@ class Audit:
     def locks_of_the_dead(self) -> "list[Row]":
         """Slot locks whose holder is destroyed or was never there: key, holder."""
         return self._store.rows(
-            "SELECT k.key, k.holder FROM slot_lock k"
-            " WHERE NOT EXISTS (SELECT 1 FROM lease l WHERE 'lease:' || l.id = k.holder AND l.status <> 'destroyed')"
-            " AND NOT EXISTS (SELECT 1 FROM resource r WHERE 'resource:' || r.id = k.holder AND r.status <> 'destroyed')"
-            " ORDER BY k.key"
+            "SELECT key, holder FROM slot_lock WHERE holder NOT IN"
+            " (SELECT 'lease:' || id FROM lease WHERE status <> 'destroyed'"
+            " UNION ALL SELECT 'resource:' || id FROM resource WHERE status <> 'destroyed') ORDER BY key"
         )
 
     def declared(self) -> "list[Row]":
