@@ -55,6 +55,11 @@ def unix_socket(path: Path) -> None:
     listener.close()
 
 
+def folder_is_a_file(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.touch()
+
+
 def link_to_a_store(path: Path) -> None:
     SqliteStore.open(str(path.with_name("target.db"))).close()
     path.symlink_to("target.db")
@@ -118,7 +123,7 @@ def log_is_a_link(path: Path) -> None:
 #: id, how the path is prepared, words of the sentence, exit code
 NO_STORES: list[tuple[str, Callable[[Path], object], Sequence[str], int]] = [
     ("DB-002", lambda path: path.parent.rmdir(), ["no such directory"], 7),
-    ("DB-003", lambda path: (path.parent.rmdir(), path.parent.touch()), ["not a directory"], 7),
+    ("DB-003", folder_is_a_file, ["not a directory"], 7),
     ("DB-004-fifo", fifo, ["is not a regular file"], 7),
     ("DB-004-socket", unix_socket, ["is not a regular file"], 7),
     ("DB-004-folder", Path.mkdir, ["is not a regular file"], 7),
@@ -365,7 +370,11 @@ def test_a_store_that_is_unlinked_while_open(engine: Engine, path: Path) -> None
     """DB-048: SQLite alone would report success."""
     apply(engine, LAB)
     path.unlink()
-    refused(lambda: engine.lease(Demand("host"), owner="tester"), StoreDamaged, "deleted or replaced while in use")
+    refused(
+        lambda: engine.lease(Demand("host"), owner="tester", wait_seconds=0),
+        StoreDamaged,
+        "deleted or replaced while in use",
+    )
     assert not path.exists()
 
 
@@ -374,17 +383,25 @@ def test_a_store_that_is_replaced_while_open(engine: Engine, path: Path, tmp_pat
     apply(engine, LAB)
     SqliteStore.open(str(tmp_path / "other.db")).close()
     (tmp_path / "other.db").rename(path)
-    refused(lambda: engine.lease(Demand("host"), owner="tester"), StoreDamaged, "deleted or replaced while in use")
+    refused(
+        lambda: engine.lease(Demand("host"), owner="tester", wait_seconds=0),
+        StoreDamaged,
+        "deleted or replaced while in use",
+    )
     refused(lambda: engine.release(1), StoreDamaged, "deleted or replaced while in use")
 
 
 def test_a_new_schema_that_appears_while_open(engine: Engine, path: Path) -> None:
     """DB-056."""
     apply(engine, LAB)
-    [lease] = engine.lease(Demand("host"), owner="tester")
+    [lease] = engine.lease(Demand("host"), owner="tester", wait_seconds=0)
     plant(path, "PRAGMA user_version = 99")
     before = content(path)
-    refused(lambda: engine.lease(Demand("host"), owner="tester"), StoreDamaged, "has schema 99, .*upgrade drydock")
+    refused(
+        lambda: engine.lease(Demand("host"), owner="tester", wait_seconds=0),
+        StoreDamaged,
+        "has schema 99, .*upgrade drydock",
+    )
     refused(lambda: engine.release(lease.id), StoreDamaged, "has schema 99")
     assert content(path) == before
 
@@ -471,10 +488,12 @@ def test_a_neighbour_that_is_a_folder_or_a_link(
     """DB-069."""
     neighbour = Path(f"{path}{name}")
     before = content(path)
-    for make in (neighbour.mkdir, lambda: neighbour.symlink_to("elsewhere")):
-        neighbour.unlink(missing_ok=True) if not neighbour.is_dir() else neighbour.rmdir()
-        make()
-        check_refused(drydock("lease", "-t", "host"), ["cannot open", words], 7)
+    neighbour.unlink(missing_ok=True)
+    neighbour.mkdir()
+    check_refused(drydock("lease", "-t", "host"), ["cannot open", words], 7)
+    neighbour.rmdir()
+    neighbour.symlink_to("elsewhere")
+    check_refused(drydock("lease", "-t", "host"), ["cannot open", words], 7)
     assert not path.with_name("elsewhere").exists()
     assert content(path) == before
     neighbour.unlink()
