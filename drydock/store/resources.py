@@ -182,9 +182,9 @@ class Resources:
         """The idle resource of another blueprint that holds a binding of this shape, least recently used."""
         row = self._store.row(
             f"SELECT r.id, r.attributes, r.idle_since, p.grace {_FROM}"
-            " JOIN binding b ON b.resource = r.id AND b.blueprint <> r.blueprint"
-            " WHERE b.shape = :shape AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 AND r.status = 'active'"
-            " AND r.used = 0 ORDER BY r.idle_since LIMIT 1",
+            f" JOIN binding b ON b.resource = r.id WHERE {_ROOM} AND r.used = 0 AND r.shape IN"
+            " (SELECT s.id FROM shape s JOIN shape own ON own.blueprint <> s.blueprint WHERE own.id = :shape)"
+            " AND b.shape = :shape AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 ORDER BY r.idle_since LIMIT 1",
             shape=shape,
         )
         return Idle(*row) if row else None
