@@ -48,9 +48,10 @@ class ScratchDir(Builder):
         if not wanted.keys() <= {"label"}:
             return
         label = {"label": check_name(wanted["label"], "label")} if "label" in wanted else {}
+        root = self._root()
         for number in range(MOST_FOLDERS):
             name = f"scratch-{number}"
-            path = str(Path(self.settings["root"], name))
+            path = str(root / name)
             yield Plan(name, (slot_lock("scratch-dir", path),), {"path": path, **label})
 
     def activate(self, resource: ResourceInfo) -> None:
@@ -68,6 +69,7 @@ class ScratchDir(Builder):
         remove(self._path(resource))
 
     def _root(self) -> Path:
+        """The root by its one real name, or two blueprints that spell it differently would share its folders."""
         root = Path(self.settings["root"])
         if root.is_symlink():
             raise Refused(f"the root {quoted(root)} must not be a symbolic link")
@@ -77,6 +79,10 @@ class ScratchDir(Builder):
             raise Refused(
                 f"the root {quoted(root)} is not ours: it has no file {MARKER}; if we may delete there, make one"
             )
+        root = root.resolve()
+        for other in root.parents:
+            if (other / MARKER).exists():  # a lease there could remove this root with all that is in it
+                raise ConfigError(f"the root {quoted(root)} lies inside another, {quoted(other)}")
         return root
 
     def _path(self, resource: ResourceInfo) -> Path:

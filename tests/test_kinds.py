@@ -379,6 +379,23 @@ def test_a_root_that_cannot_be_meant_is_refused(engine: Engine, given: str, sent
         apply(engine, {"blueprint": {"scratch": {"kind": "scratch-dir", "root": given}}})
 
 
+def test_a_root_inside_another_is_refused(engine: Engine, root: Path) -> None:
+    """POOL-070: a lease of the outer one could remove the inner one."""
+    inner = root / "scratch-0"
+    inner.mkdir()
+    (inner / MARKER).touch()
+    with pytest.raises(ConfigError, match="lies inside another"):
+        apply(engine, {"blueprint": {"scratch": {"kind": "scratch-dir", "root": str(inner)}}})
+
+
+def test_one_root_spelt_in_two_ways_is_one_root(engine: Engine, root: Path) -> None:
+    (root.parent / "alias").symlink_to(root.parent)
+    spelt = (str(root), str(root.parent / "alias" / root.name))
+    apply(engine, {"blueprint": {f"s{i}": {"kind": "scratch-dir", "root": path} for i, path in enumerate(spelt)}})
+    held = [engine.lease(Demand("scratch-dir", (name,)), owner="tester")[0] for name in ("s0", "s1")]
+    assert len({folder(lease).name for lease in held}) == 2
+
+
 def test_a_root_that_stops_being_ours_is_not_touched_until_it_is_again(
     scratch: Engine, root: Path, clock: Clock
 ) -> None:

@@ -38,7 +38,7 @@ def is_about(event: Event, subject: Subject) -> bool:
     """Whether `events_about` would name it."""
     if subject.kind == "lease":
         return event.lease == subject.id
-    return event.resource == subject.id and event.lease is None
+    return event.resource == subject.id and event.event.startswith("resource.")
 
 
 def print_events(app: App, events: Iterable[Event]) -> None:

@@ -63,9 +63,10 @@ class Events:
         return self._store.records(reversed(rows), _event)
 
     def of_resource(self, resource: int, most: int) -> list[Event]:
-        """The newest `most` events about a resource itself, oldest of them first."""
+        """The newest `most` events about a resource itself, whichever lease caused them, oldest of them first."""
         rows = self._store.rows(
-            f"SELECT {_COLUMNS} FROM event WHERE resource = :resource AND lease IS NULL ORDER BY id DESC LIMIT :most",
+            f"SELECT {_COLUMNS} FROM event WHERE resource = :resource AND substr(event, 1, 9) = 'resource.'"
+            " ORDER BY id DESC LIMIT :most",
             resource=resource,
             most=most,
         )

@@ -163,7 +163,7 @@ CREATE TABLE event (
     data TEXT NOT NULL
 ) STRICT;
 CREATE INDEX event_lease ON event (lease, id) WHERE lease IS NOT NULL;
-CREATE INDEX event_resource ON event (resource, id) WHERE resource IS NOT NULL AND lease IS NULL;
+CREATE INDEX event_resource ON event (resource, id) WHERE resource IS NOT NULL AND substr(event, 1, 9) = 'resource.';
 """
 
 

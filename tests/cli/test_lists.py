@@ -113,7 +113,9 @@ def test_the_log_of_one_lease_of_one_event_and_the_newest(held: InProcess) -> No
     assert {event["lease"] for event in held("log", "lease:2", "--json").objects} == {2}
     assert held("log", "2").stdout == held("log", "lease:2").stdout
     held("release-resource", "2")
-    assert {event["resource"] for event in held("log", "resource:2", "--json").objects} == {2}
+    history = held("log", "resource:2", "--json").objects
+    assert [event["event"] for event in history] == ["resource.activated", "resource.released", "resource.destroyed"]
+    assert {event["resource"] for event in history} == {2}
     assert {event["event"] for event in held("log", "--event", "lease.released", "--json").objects} == {
         "lease.released"
     }
