@@ -5,6 +5,7 @@ the yardstick. A mark says what was met and what was missed; "next" stands besid
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -30,6 +31,7 @@ from bench_loop import Loop
 
 import drydock
 from drydock.doctor import examine
+from drydock.errors import NothingFree
 from drydock.store import open_store
 from drydock.store.files import filesystem_of
 from drydock.store.sqlite import DURABILITY
@@ -422,24 +424,47 @@ def cost(shop: Workshop) -> Iterator[Row]:
     synchronous("normal")
     sizes = [(n, 0) for n in shop.size.bindings] + [(shop.size.bindings[-1], shop.size.finished)]
     docks = {size: drydock.connect(str(shop.filled(*size))) for size in sizes}
-    for what, wanted in (("any host", None), ("the last free arm64 host", {"arch": "arm64"})):
-        took: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
-        for turn in range(4 * shop.size.rounds + 2):
-            for size in sizes[turn % len(sizes) :] + sizes[: turn % len(sizes)]:
-                begun = time.perf_counter()
-                for _ in range(shop.size.cycles):
-                    docks[size].lease("host", attributes=wanted, wait=0).release()
-                took[size].append((time.perf_counter() - begun) / shop.size.cycles)
-        counted = {size: times[2:] for size, times in took.items()}  # the first turns warm the caches
-        base = counted[sizes[0]]
-        for size in sizes[1:]:
-            after = f" after {size[1]:,} leases" if size[1] else ""
-            detail = (
-                f"{statistics.median(counted[size]) * 1e6:.0f} us; with 100, {statistics.median(base) * 1e6:.0f} us"
-            )
-            yield Row(f"{what}: {size[0]:,}{after}", paired(counted[size], base), at_most=1.3, detail=detail)
+    yield from grown("any host", partial(leased, wanted=None), docks, shop.size)
+    yield from grown("the last free arm64 host", partial(leased, wanted=ARM64), docks, shop.size)
+    for dock in docks.values():
+        dock.lease("host", attributes=ARM64, wait=0)
+    yield from grown("a refusal: all arm64 hosts are held", refused, docks, shop.size)
     for dock in docks.values():
         dock.close()
+
+
+ARM64 = {"arch": "arm64"}
+
+
+def leased(dock: drydock.Connection, wanted: dict[str, str] | None) -> None:
+    dock.lease("host", attributes=wanted, wait=0).release()
+
+
+def refused(dock: drydock.Connection) -> None:
+    with contextlib.suppress(NothingFree):
+        dock.lease("host", attributes=ARM64, wait=0)
+
+
+def grown(
+    what: str, once: Callable[[drydock.Connection], None], docks: dict[tuple[int, int], drydock.Connection], size: Size
+) -> Iterator[Row]:
+    """What it costs in each store, beside what it costs in the first, turn by turn."""
+    stores = list(docks)
+    took: dict[tuple[int, int], list[float]] = {store: [] for store in stores}
+    for turn in range(4 * size.rounds + 2):
+        first = turn % len(stores)
+        for store in stores[first:] + stores[:first]:
+            begun = time.perf_counter()
+            for _ in range(size.cycles):
+                once(docks[store])
+            took[store].append((time.perf_counter() - begun) / size.cycles)
+    counted = {store: times[2:] for store, times in took.items()}  # the first turns warm the caches
+    base = counted[stores[0]]
+    for store in stores[1:]:
+        own, small = (statistics.median(times) * 1e6 for times in (counted[store], base))
+        after = f" after {store[1]:,} leases" if store[1] else ""
+        detail = f"{own:.0f} us; with {stores[0][0]}, {small:.0f} us"
+        yield Row(f"{what}: {store[0]:,}{after}", paired(counted[store], base), at_most=1.3, detail=detail)
 
 
 #: A child's peak counts what its parent was when it forked, so a small parent starts the command that is measured.
