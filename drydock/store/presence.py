@@ -30,7 +30,8 @@ class _Registry:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise StoreError(f"cannot open {quoted(path)}: {error.strerror}") from error
-            self.files[path] = (fd, set())
+            # Another thread may have been faster; then ours stays open unused, since closing it would drop its locks.
+            self.files.setdefault(path, (fd, set()))
         return self.files[path]
 
 
