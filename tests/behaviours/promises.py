@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from drydock.doctor import examine
-from drydock.lifecycle import LEASE_MOVING, RESOURCE_MOVING, lease_may, resource_may
+from drydock.lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
 from drydock.model import Event, LeaseStatus, ResourceStatus
 from drydock.store.base import Store
 
@@ -110,7 +110,7 @@ class _Replay:
                 )
                 self.holders[key] = id
         else:
-            self._expect(resource_may(old, new), f"event {event.id}: resource:{id} went from {old} to {new}")
+            self._expect((old, new) in RESOURCE_ARROWS, f"event {event.id}: resource:{id} went from {old} to {new}")
         if new is ResourceStatus.DESTROYED:
             self.live[event.blueprint] -= 1
             self._expect(not self.on[id], f"event {event.id}: resource:{id} was destroyed under leases {self.on[id]}")
@@ -124,7 +124,7 @@ class _Replay:
         hooks = self.blueprints[event.blueprint].hooks if event.blueprint else frozenset()
         if new is LeaseStatus.RELEASED and old is LeaseStatus.ACTIVE and "destroy_lease" not in hooks:
             new = LeaseStatus.DESTROYED
-        self._expect(lease_may(old, new), f"event {event.id}: lease:{id} went from {old} to {new}")
+        self._expect((old, new) in LEASE_ARROWS, f"event {event.id}: lease:{id} went from {old} to {new}")
         self.lease_now[id] = new
         if event.resource is None:
             return

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from drydock.cli.show import Progress
 from drydock.errors import NotFound
+from drydock.waiting import Waiting
 
 from .promises import ALL
 from .stage import Stage, on
@@ -70,3 +72,28 @@ def test_while_it_waits_a_request_tells_why_once_and_in_plain_text(open_air: Sta
     assert told[-1] == "give it back with: drydock release 2\n"
     assert len(told) == len(set(told))
     assert all(line.rstrip("\n").isprintable() for line in told)
+
+
+def test_the_same_reason_is_told_once_and_another_one_again(
+    open_air: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """S96: a request looks again every second, and says nothing new while there is nothing new."""
+    open_air.offer(lab={"kind": "host-pool", "hosts": ["h1"]})
+    reasons: list[Waiting] = []
+
+    def note(news: object) -> None:
+        assert isinstance(news, Waiting)
+        reasons.append(news)
+
+    first = open_air.lease("host", owner="anna")
+    waiting = open_air.leasing("host", progress=note)
+    open_air.eventually(lambda: reasons)
+    anna = reasons[-1]
+    with Progress() as progress:
+        for reason in (anna, anna, anna._replace(holders=()), anna):
+            progress(reason)
+    open_air.engine.release(first.id)
+    waiting.result()
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert told[0] == told[2] != told[1]

@@ -5,15 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from drydock.engine import Engine
 from drydock.model import LeaseStatus, ResourceStatus
+from drydock.store import presence
 
-from .stage import Stage, on
+from .stage import Gate, Stage, on
 
 TESTS = Path(__file__).parents[1]
 
@@ -200,3 +203,38 @@ def test_what_the_dead_hold_is_free_for_one_who_does_not_wait(open_air: Stage) -
     held = open_air.lease("host", wait=0.0)
     assert on(held).name == "h1"
     assert (held.fence or 0) > 1
+
+
+def test_two_threads_that_are_the_first_of_their_process_are_both_alive(
+    open_air: Stage, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S80: or the first command to look would end the leases of one of them."""
+    both, opened = threading.Barrier(2, timeout=30), os.open
+    presence_file = f"{path}.live"
+
+    def open_together(name: str, *arguments: int, **options: int) -> int:
+        file = opened(name, *arguments, **options)
+        if name == presence_file:
+            both.wait()
+        return file
+
+    monkeypatch.setattr("drydock.store.presence._registry", presence._Registry())
+    monkeypatch.setattr(os, "open", open_together)
+    done = Gate()
+
+    def announce(engine: Engine) -> str:
+        name = engine.store.process
+        names.append(name)
+        done()
+        return name
+
+    names: list[str] = []
+    actors = [open_air.actor(announce) for _ in range(2)]
+    done.reached()
+    done.reached()
+    assert [open_air.store.is_alive(name) for name in names] == [True, True]
+    assert [open_air.store.is_alive(name) for name in names] == [True, True]
+    done.open()
+    for actor in actors:
+        actor.result()
+    assert [open_air.store.is_alive(name) for name in names] == [False, False]

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from conftest import apply
 
-from drydock.errors import NothingFree
+from drydock.errors import NeverPossible, NothingFree
 from drydock.model import LeaseStatus, ResourceStatus
 
-from .stage import Stage, control, on
+from .stage import Gate, Stage, control, on, pausing
 
 TWO_HOSTS = {"kind": "host-pool", "hosts": ["a", "b"]}
 HOSTS = {"kind": "almanac-hosts", "services": ["pool"]}
@@ -73,9 +73,12 @@ def test_when_all_is_switched_off_requests_wait_and_are_served_when_it_is_on_aga
 
     stage.offer(almanac(a=True), build=HOSTS)
     held = stage.lease("host")
-    before = stage.leasing("host")
+    decided = Gate()
+    decided.open()
+    before = stage.leasing("host", prepare=lambda e: pausing(e.store, "_commit", decided))
     stage.pending()
     turn(False)
+    decided.passed_anew()
     after = stage.leasing("host")
     assert stage.pending(2) == [2, 3]
     stage.engine.release(held.id)  # free, but out of use
@@ -126,3 +129,27 @@ def test_what_a_pruned_blueprint_holds_is_kept_and_nothing_new_comes_of_it(stage
     stage.offer(lab=TWO_HOSTS)
     assert on(waiting.result()).name == "a"
     assert stage.lease_status(held[1].id) is LeaseStatus.ACTIVE
+
+
+def test_a_request_outlasts_that_nothing_of_its_kind_is_there(stage: Stage) -> None:
+    """S52, S54: what it asked for is taken out of the pool file, and comes back."""
+
+    def offer(**attributes: str) -> None:
+        stage.offer(lab={"kind": "host-pool", "hosts": [{"name": "a", "attributes": attributes}]})
+
+    offer(arch="arm64")
+    held = stage.lease("host", arch="arm64")
+    decided = Gate()
+    decided.open()
+    waiting = stage.leasing("host", arch="arm64", prepare=lambda e: pausing(e.store, "_commit", decided))
+    stage.pending()
+    offer(arch="m68k")
+    decided.passed_anew()
+    stage.engine.release(held.id)
+    assert on(stage.lease("host", arch="m68k")).name == "a"
+    assert stage.pending() == [2]
+    with pytest.raises(NeverPossible):
+        stage.lease("host", arch="arm64")
+    stage.engine.release(3)
+    offer(arch="arm64")
+    assert on(waiting.result()).attributes == {"arch": "arm64"}

@@ -166,6 +166,20 @@ def test_a_lost_slot_lock_is_no_reason_to_take_anything_away(stage: Stage) -> No
     assert stage.resource(1).status is ResourceStatus.ACTIVE
 
 
+def test_a_lost_slot_lock_here_is_no_reason_to_take_anything_away_there(stage: Stage) -> None:
+    """S63: one blueprint is full and has an idle resource, the other lost a race and has room all the same."""
+    stage.offer(roomy={**FLAVORS}, full={"limit": 1, **FLAVORS})
+    idle(stage, blueprint="full", flavor="cherry")
+    gate = Gate()
+    loser = stage.leasing(flavor="banana", prepare=lambda e: pausing(e.store.slot_locks, "look_free", gate))
+    gate.reached()
+    stage.lease(blueprint="roomy", flavor="banana")
+    gate.open()
+    assert on(loser.result()).name == "roomy.banana.1"
+    assert len(stage.events("slot-lock.lost")) == 1
+    assert stage.events("resource.reclaimed") == []
+
+
 def test_reclaim_takes_the_idle_and_tells_why_the_others_stay(stage: Stage, clock: Clock) -> None:
     """S64"""
     stage.offer(hoax={"grace": "60s"}, stuck={"grace": "60s"})
