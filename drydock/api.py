@@ -48,7 +48,7 @@ class Connection:
         return f"<drydock.Connection {self._engine.store.address}>"
 
     def close(self) -> None:
-        """Let go of the store. Leases that are bound to this process end with it. May be called twice."""
+        """Let go of the store. Leases that were taken through it go on until this process ends. May be called twice."""
         self._engine.store.close()
 
     def apply(self, pool: str | os.PathLike[str] | Mapping[str, Any], *, prune: bool = False) -> list[Change]:

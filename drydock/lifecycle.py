@@ -30,16 +30,6 @@ RESOURCE_ARROWS: dict[tuple[R, R], str] = {
     (R.RELEASED, R.DESTROYED): "the engine, after the hook destroy, when no lease is left on it",
 }
 
-LEASE_LIVE = (L.PENDING, L.ACQUIRED, L.ACTIVE, L.RELEASED, L.BROKEN)
-LEASE_GRANTED = (L.ACQUIRED, L.ACTIVE)
 #: statuses that somebody must move on
 LEASE_MOVING = (L.ACQUIRED, L.RELEASED, L.BROKEN)
 RESOURCE_MOVING = (R.PENDING, R.RELEASED, R.BROKEN)
-
-
-def lease_may(old: L, new: L) -> bool:
-    return (old, new) in LEASE_ARROWS
-
-
-def resource_may(old: R, new: R) -> bool:
-    return (old, new) in RESOURCE_ARROWS

@@ -15,8 +15,6 @@ from drydock.engine import Engine
 from drydock.errors import BlueprintError, NothingFree, StatusChanged, StoreBusy, Yield
 from drydock.lifecycle import (
     LEASE_ARROWS,
-    LEASE_GRANTED,
-    LEASE_LIVE,
     LEASE_MOVING,
     RESOURCE_ARROWS,
     RESOURCE_MOVING,
@@ -76,9 +74,8 @@ def test_every_arrow_names_who_fires_it(table: str) -> None:
 
 
 def test_the_groups_of_statuses_follow_from_the_tables() -> None:
-    assert set(LEASE_LIVE) == set(LeaseStatus) - {LeaseStatus.DESTROYED}
-    assert set(LEASE_GRANTED) == {LeaseStatus.ACQUIRED, LeaseStatus.ACTIVE}
-    assert set(LEASE_MOVING) == set(LEASE_LIVE) - {LeaseStatus.PENDING, LeaseStatus.ACTIVE}
+    at_rest = {LeaseStatus.PENDING, LeaseStatus.ACTIVE, LeaseStatus.DESTROYED}
+    assert set(LEASE_MOVING) == set(LeaseStatus) - at_rest
     assert set(RESOURCE_MOVING) == set(ResourceStatus) - {ResourceStatus.ACTIVE, ResourceStatus.DESTROYED}
 
 

@@ -27,6 +27,7 @@ from drydock.doctor import examine
 from drydock.engine import Engine
 from drydock.errors import BlueprintError, NeverPossible, NotFound, NothingFree
 from drydock.model import Demand, LeaseStatus
+from drydock.store import presence
 from drydock.store.sqlite import SqliteStore
 
 #: a builder with every hook, some of which fail, and a licence that its leases share
@@ -204,8 +205,9 @@ class Verbs(RuleBasedStateMachine):
 
     @rule(by=ENGINES)
     def die(self, by: int) -> None:
-        """Its connection is gone, and with it all that is bound to it, as soon as anybody looks."""
+        """Its process is gone, and with it all that is bound to it, as soon as anybody looks."""
         dead = self.engines[by]
+        presence.withdraw(f"{dead.store.address}.live", dead.store.process)  # as the kernel does
         dead.store.close()
         self.engines[by] = self.engine()
         self.engines[1 - by].tidy()

@@ -122,6 +122,15 @@ class Leases:
         rows = self._store.rows("SELECT id, process FROM lease WHERE process IS NOT NULL AND status <> 'destroyed'")
         return sorted((id, process) for id, process in rows)
 
+    def any_bound_to(self, process: str) -> bool:
+        """Whether a live lease would end if this process did."""
+        return bool(
+            self._store.rows(
+                "SELECT 1 FROM lease WHERE process IS NOT NULL AND status <> 'destroyed' AND process = :process LIMIT 1",
+                process=process,
+            )
+        )
+
     def process_of(self, id: int) -> str | None:
         """The process that a lease ends with: while it is not granted, whoever waits for it."""
         row = self._store.row("SELECT process FROM lease WHERE id = :id", id=id)

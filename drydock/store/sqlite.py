@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import ConfigError, StoreBusy, StoreDamaged, StoreError, printable, quoted
+from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreError, printable, quoted
 from ..model import Finding
 from . import files, presence
 from .base import Row, Store
@@ -253,8 +253,10 @@ class SqliteStore(Store):
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        if self._process is not None:
-            presence.withdraw(self._presence, self._process)
+        # A lease ends with its process, not with the connection that took it: then the name lives on until we die.
+        with contextlib.suppress(DrydockError):
+            if self._process is not None and not self.leases.any_bound_to(self._process):
+                presence.withdraw(self._presence, self._process)
         if self._turnstile is None:
             self.connection.close()
             return

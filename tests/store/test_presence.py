@@ -136,12 +136,18 @@ def test_closing_one_store_leaves_the_others_of_the_process_alive(connect: Calla
     assert seen_by_another(live, name, *gone) == ["True", "False"]
 
 
-def test_a_lease_bound_to_a_closed_connection_is_ended_by_the_next_who_comes(connect: Callable[..., Engine]) -> None:
+def test_a_lease_outlives_the_connection_that_took_it_and_ends_with_its_process(
+    connect: Callable[..., Engine], live: str
+) -> None:
     engine, next_one = connect(), connect()
     apply(engine, LAB)
     [lease] = engine.lease(Demand("host"), owner="t", wait_seconds=0)
     next_one.tidy()
     assert [held.id for held in next_one.store.leases.live()] == [lease.id]
+    process = engine.store.process
     engine.store.close()
+    next_one.tidy()
+    assert [held.id for held in next_one.store.leases.live()] == [lease.id]
+    presence.withdraw(live, process)  # as the kernel does when the process dies
     next_one.tidy()
     assert next_one.store.leases.live() == []
