@@ -16,6 +16,7 @@ from conftest import apply
 from drydock.engine import Engine
 from drydock.errors import NothingFree
 from drydock.model import Demand
+from drydock.store import presence
 from drydock.store.audit import Audit
 
 #: read whole: what a person writes into a pool file, and shapes, of which a blueprint has few
@@ -152,7 +153,7 @@ def test_tidying_after_the_dead(engine: Engine, connect: Callable[..., Engine], 
     apply(engine, POOL)
     other = connect()
     other.lease(Demand("host"), owner="t", wait_seconds=0)
-    other.store.close()
+    presence.withdraw(f"{other.store.address}.live", other.store.process)  # as the kernel does when the process dies
     with asked.recorded():
         assert engine.tidy()
     assert asked.scans() == set()
