@@ -5,6 +5,7 @@ import pytest
 from drydock.allocator import Lab
 from drydock.errors import NothingFree
 from drydock.model import ResourceStatus
+from drydock.slots import SlotLock
 
 from .stage import Gate, Stage, control, on, pausing, several
 
@@ -119,8 +120,6 @@ def test_what_a_holder_has_it_may_ask_for_again(stage: Stage) -> None:
     [lock] = [row for row in stage.store.slot_locks.all() if row.holder == "resource:1"]
     assert lock.key == "x.slot(0)"
     with stage.store.write():
-        from drydock.slots import SlotLock
-
         assert stage.store.slot_locks.take([SlotLock("x", 4)], "resource:1") == ["x.slot(0)"]
     assert stage.locks_of("resource:1") == {"x.slot(0)"}
 
