@@ -266,6 +266,7 @@ class Request:
         """A build failed. Other blueprints are tried first; one that goes on failing ends the request."""
         with self.store.write():
             failures = self.store.leases.count_failure(self.ids[0])
+            self.store.events.add("lease.build-failed", lease=self.ids[0], blueprint=error.blueprint, error=str(error))
         if self.count > 1 or failures >= MOST_FAILURES:
             raise error
         self.failure = error

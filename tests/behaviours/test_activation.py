@@ -46,7 +46,8 @@ def test_after_five_failed_builds_the_request_gives_up_and_says_why(stage: Stage
     with pytest.raises(BlueprintError, match=r'blueprint "hoax" failed in activate: RuntimeError: no power') as failed:
         stage.lease(wait=None)
     assert failed.value.__cause__ is NO_POWER
-    assert [broken["error"] for broken in stage.events("resource.broken")] == [str(failed.value)] * 5
+    for event in ("resource.broken", "lease.build-failed"):  # on the thing, and on who asked for it
+        assert [broken["error"] for broken in stage.events(event)] == [str(failed.value)] * 5
     assert stage.lease_status(1) is LeaseStatus.DESTROYED
     assert "no power" in (reason(stage.store, 1) or "")
     assert (stage.live(), stage.locks()) == ([], {})
