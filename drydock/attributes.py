@@ -131,12 +131,16 @@ def clean(value: object, where: str) -> Any:
 
 def canonical(value: object) -> str:
     """The one JSON text of `value`: sorted keys, no spaces, ASCII only."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _encode(value)
 
 
 def fits(have: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether `have` has every pair of `wanted`."""
     return all(name in have and canonical(have[name]) == canonical(value) for name, value in wanted.items())
+
+
+#: made once, since json.dumps with options makes an encoder each time
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class _JsonRefused(Exception):

@@ -64,7 +64,7 @@ class Engine:
         count: int = 1,
         wait_seconds: float | None = None,
         keep: bool = False,
-        progress: Progress = lambda _: None,
+        progress: Progress | None = None,
         lab: Lab | None = None,
     ) -> list[Lease]:
         """Hold `count` leases, all of them or none, and return them active.

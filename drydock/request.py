@@ -52,7 +52,7 @@ class Request:
         count: int = 1,
         keep: bool = True,
         lab: Lab | None = None,
-        progress: Progress = lambda _: None,
+        progress: Progress | None = None,
         known: dict[str, Candidates] | None = None,
         tidy: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
@@ -120,19 +120,22 @@ class Request:
                     for id in self.ids:
                         self.store.events.add("lease.requested", lease=id)
                         self.store.leases.bind(id, self.store.process)
+                    self.store.mark()
         except BaseException:
             if not self.store.committed:
                 self.ids = []  # numbers that were rolled back may be somebody else's by now
             raise
 
     def _advance(self) -> None:
-        while self.lost:
+        while self.lost and self.progress:
             self.progress(self.lost.pop(0))
         decision, self._first = self._first, None
         if decision is None:
             with self.store.write():
                 decision = self._decide()
                 self._keep_if_complete()
+                if decision.act is Act.WAIT:
+                    self.store.mark()
         if decision.act is Act.PLANS:
             self.proposals = proposals(self.steps, self._rested(), self.demand.attributes, self.count)
             return
@@ -236,7 +239,8 @@ class Request:
         if self._tidied():  # what seemed to be in use was held by the dead; nobody gives up before he has looked
             return
         self._check_time()
-        self.progress(explain(self.store, self.possible, self.demand, self.ids))
+        if self.progress:
+            self.progress(explain(self.store, self.possible, self.demand, self.ids))
         self._pause(None if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001)
         self._tidied()
         self._look_at_pending()  # somebody may have given it up for us
@@ -300,7 +304,8 @@ class Request:
         bindings = first_bindings(self.steps, self.possible, self.count)
         plans = proposals(self.steps, self.possible, self.demand.attributes, self.count)
         self.proposals = plans._replace(ready=[*bindings, *plans.ready])
-        self.progress(Chosen(tuple(proposal.name for proposal in self.proposals.ready), delay_seconds))
+        if self.progress:
+            self.progress(Chosen(tuple(proposal.name for proposal in self.proposals.ready), delay_seconds))
         self.sleep(delay_seconds)
 
     def _status(self, id: int) -> LeaseStatus:

@@ -65,8 +65,15 @@ class Store(ABC):
         """Whether the process that owns this name still runs. Never blocks, never guesses by process number."""
 
     @abstractmethod
+    def mark(self) -> None:
+        """Part of the transaction that is open: what is committed after it is news for `wait_for_news`."""
+
+    @abstractmethod
     def wait_for_news(self, seconds: float) -> None:
-        """Return when somebody may have changed the store, at the latest after `seconds`."""
+        """Return when somebody may have changed the store since the mark, at the latest after `seconds`.
+
+        Without a mark the first call returns at once.
+        """
 
     @abstractmethod
     def health(self) -> list[Finding]:

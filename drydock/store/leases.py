@@ -1,7 +1,7 @@
 """Leases: asked for, granted, ended. A lease that is over costs nothing but its row."""
 
-import json
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..attributes import canonical
@@ -42,7 +42,7 @@ class Leases:
             " failures, created_at)"
             " VALUES ('pending', :type, :blueprints, :owner, 0, :attributes, '[]', :process, 0, 0, :now) RETURNING id",
             type=demand.type,
-            blueprints=json.dumps(demand.blueprints),
+            blueprints=canonical(demand.blueprints),
             owner=owner,
             attributes=canonical(demand.attributes),
             process=process,
@@ -57,10 +57,9 @@ class Leases:
 
     def live(self) -> list[Lease]:
         """Every lease that is not over, oldest first."""
-        rows = self._store.rows(
-            f"SELECT {_COLUMNS}, {resources.COLUMNS} {_FROM} WHERE l.status <> 'destroyed' ORDER BY l.id"
-        )
-        return self._store.records(rows, _lease)
+        rows = self._store.rows(f"SELECT {_COLUMNS}, {resources.COLUMNS} {_FROM} WHERE l.status <> 'destroyed'")
+        # Sorted here: to give them in order the database would walk through all that were ever.
+        return self._store.records(sorted(rows, key=itemgetter(0)), _lease)
 
     def latest(self, most: int) -> list[Lease]:
         """The newest `most` leases, those that are over included, oldest of them first."""

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..attributes import canonical
 from ..model import Resource, ResourceStatus
 from .offers import UNLIMITED, numbered
 from .records import moment, pairs, reads, status_of, text, texts
@@ -85,7 +87,7 @@ class Resources:
             name=name,
             type=type,
             status=status,
-            attributes=json.dumps(attributes, sort_keys=True, separators=(",", ":")),
+            attributes=canonical(attributes),
             lease_locks=lease_locks,
             seats=UNLIMITED if seats is None else seats,
             fence=fence,
@@ -105,8 +107,9 @@ class Resources:
 
     def live(self) -> list[Resource]:
         """Every resource that is not destroyed."""
-        rows = self._store.rows(f"SELECT {COLUMNS} {_FROM} WHERE r.status <> 'destroyed' ORDER BY r.id")
-        return self._store.records(rows, from_row)
+        rows = self._store.rows(f"SELECT {COLUMNS} {_FROM} WHERE r.status <> 'destroyed'")
+        # Sorted here: to give them in order the database would walk through all that were ever.
+        return self._store.records(sorted(rows, key=itemgetter(0)), from_row)
 
     def latest(self, most: int) -> list[Resource]:
         """The newest `most` resources, destroyed ones included, oldest of them first."""

@@ -203,9 +203,11 @@ class SqliteStore(Store):
     def _presence(self) -> str:
         return self.path + ".live"
 
+    def mark(self) -> None:
+        # data_version grows when another connection commits, which none can while we write.
+        self._news = self.rows("PRAGMA data_version")[0][0]
+
     def wait_for_news(self, seconds: float) -> None:
-        # data_version grows when another connection commits. The first call has nothing to compare with, so it
-        # returns at once: whatever happened between the caller's look and now is then looked at.
         deadline = time.monotonic() + seconds
         while True:
             version = self.rows("PRAGMA data_version")[0][0]
