@@ -73,7 +73,7 @@ class SqliteStore(Store):
     ) -> "SqliteStore":
         """Open the store in this file, making the file (mode 0600) or bringing its schema up to date if need be.
 
-        With `read_only` nothing is made or changed: `NotFound` if there is no file. Raises `Refused`, `StoreError`
+        With `read_only` nothing is made or changed, and a file must be there. Raises `Refused`, `StoreError`
         or `StoreDamaged` as the file is unsafe, unusable or not ours.
         """
         if sqlite3.sqlite_version_info < OLDEST:
