@@ -114,12 +114,16 @@ def test_a_folder_that_everybody_may_write_is_refused_unless_it_is_sticky(tmp_pa
 @pytest.mark.parametrize("neighbour", [".lock", ".live"])
 def test_a_symbolic_link_in_place_of_a_neighbour_is_not_followed(path: Path, tmp_path: Path, neighbour: str) -> None:
     (tmp_path / ("drydock.db" + neighbour)).symlink_to(tmp_path / "victim")
-    opened: list[SqliteStore] = []
+
+    def use() -> None:
+        store = SqliteStore.open(str(path))
+        try:
+            assert store.process
+        finally:
+            store.close()
+
     with pytest.raises(StoreError, match="cannot open"):
-        opened.append(SqliteStore.open(str(path)))
-        assert opened[0].process
-    for store in opened:
-        store.close()
+        use()
     assert not (tmp_path / "victim").exists()
 
 
