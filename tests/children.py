@@ -78,3 +78,16 @@ class Child:
             if stream is not None and not stream.closed:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+def run_together(children: list[Child]) -> list[list[str]]:
+    """Let all go on at once when all are ready, and see each to its end: what each said after that."""
+    try:
+        for child in children:
+            child.expect("ready")
+        for child in children:
+            child.tell()
+        return [child.rest() for child in children]
+    finally:
+        for child in children:
+            child.kill()

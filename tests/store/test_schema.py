@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Child
+from children import Child, run_together
 from conftest import LAB, apply
 from sqlite_utils import Database
 
@@ -162,15 +162,7 @@ store.close()
 
 def test_processes_that_make_the_store_at_once_all_succeed(path: Path) -> None:
     children = [Child(MAKE, path, number) for number in range(4)]
-    try:
-        for child in children:
-            child.expect("ready")
-        for child in children:
-            child.tell()
-        assert [child.rest() for child in children] == [[], [], [], []]
-    finally:
-        for child in children:
-            child.kill()
+    assert run_together(children) == [[], [], [], []]
     assert sorted(look(path, "SELECT data FROM event")) == [(f'{{"n": {n}}}',) for n in range(4)]
     assert look(path, "SELECT count(*) FROM _sqlite_migrations") == [(SCHEMA_VERSION,)]
 

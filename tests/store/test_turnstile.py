@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import SECONDS, Child
+from children import SECONDS, Child, run_together
 
 from drydock.errors import Refused, StoreBusy
 from drydock.store.turnstile import Turnstile
@@ -83,15 +83,7 @@ def test_processes_pass_one_at_a_time(lock: Path, tmp_path: Path) -> None:
     letters = tmp_path / "letters"
     letters.write_text("")
     children = [Child(COUNT, lock, letters, 100, letter) for letter in "abcd"]
-    try:
-        for child in children:
-            child.expect("ready")
-        for child in children:
-            child.tell()
-        assert [child.rest() for child in children] == [[], [], [], []]
-    finally:
-        for child in children:
-            child.kill()
+    assert run_together(children) == [[], [], [], []]
     assert sorted(letters.read_text()) == sorted("abcd" * 100)
 
 
