@@ -1,0 +1,1 @@
+"""What tests of Drydock, of its stores and of its kinds are made of."""
