@@ -1,9 +1,10 @@
-"""One decision for one lease: use a free resource, wait for my build, build, share, reclaim, or wait.
+"""One decision for one request: use a free resource, wait for my build, build, share, reclaim, or wait.
 
 An `Allocator` decides inside one writing transaction, by indexed look-ups alone: no pool, lock table or history is ever
 loaded. Nothing here runs a blueprint's code; what a builder proposes is handed in as `Proposal`s.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -47,6 +48,26 @@ class Lab(NamedTuple):
     slot_locks: bool = True
 
 
+class Ahead:
+    """What older requests could use, so that nobody behind them in the queue may have it."""
+
+    def __init__(self) -> None:
+        self.shapes: set[int] = set()  #: everything of these shapes
+        self.things: list[tuple[tuple[int, ...], Attributes]] = []  #: of these shapes, what has these attributes
+        self.builders: set[int] = set()  #: room to build in these blueprints
+
+    def keep(self, possible: Candidates) -> None:
+        """Everything that could serve this request is kept for it."""
+        for candidate in possible.enabled:
+            if candidate.traits and candidate.blueprint.pooled:
+                self.things.append((candidate.shapes, candidate.traits))
+            else:
+                self.shapes.update(candidate.shapes)
+
+    def keeps(self, shape: int, attributes: Attributes) -> bool:
+        return any(shape in shapes and fits(attributes, traits) for shapes, traits in self.things)
+
+
 class Act(Enum):
     """What came of a decision."""
 
@@ -87,7 +108,8 @@ class Allocator:
 
     `proposals` are what builders would build, best first; None means that nobody has asked them yet. `lost` collects
     the slot locks that were lost on the way, for the maker to record when all that was lost is undone. `in_the_way` are
-    the holders of slot locks without which more could be built.
+    the holders of slot locks without which more could be built. `process` is the requester's: what must be done for a
+    lease is his to do. What is kept for those `ahead` is not touched.
     """
 
     def __init__(
@@ -99,10 +121,12 @@ class Allocator:
         process: str | None = None,
         proposals: Iterable[Proposal] | None = None,
         in_the_way: Iterable[str] = (),
+        ahead: Ahead | None = None,
         lab: Lab | None = None,
     ) -> None:
         self.store = store
-        self.candidates = possible.enabled
+        self.ahead = ahead or Ahead()
+        self.candidates = _not_kept(possible.enabled, self.ahead.shapes)
         self.wanted = wanted
         self.process = process
         self.proposals = None if proposals is None else list(proposals)
@@ -110,6 +134,8 @@ class Allocator:
         self.lab = lab or Lab()
         self.lost: list[Lost] = []
         self._keys_lost: set[str] = set()
+        # Where single things are kept for others, the first of a list may not be the one to take.
+        self._tries = (*FEW_THEN_MORE, UNLIMITED) if self.ahead.things else FEW_THEN_MORE
 
     def decide(self, lease: int) -> Decision:
         """Take the first step for `lease` that is possible now, in the order that the module names."""
@@ -141,7 +167,7 @@ class Allocator:
     # ---- the steps
 
     def _use(self, lease: int, *, shared: bool) -> Decision | None:
-        for most in FEW_THEN_MORE:
+        for most in self._tries:
             rooms = [(room, c) for c in self.candidates for room in self._rooms(c, most, shared=shared)]
             if not rooms:
                 return None
@@ -159,20 +185,28 @@ class Allocator:
         return None if going is None else Decision(Act.CLEAR, going)
 
     def _build(self, lease: int) -> Decision | None:
-        if self.proposals is None and any(not c.blueprint.pooled and not self._is_full(c) for c in self.candidates):
+        if self.proposals is None and any(self._may_plan(c) for c in self.candidates):
             return Decision(Act.PLANS)
         while self.proposals:
             proposal = self.proposals.pop(0)
             candidate = next((c for c in self.candidates if c.blueprint.id == proposal.blueprint), None)
-            if candidate and (decision := self._built(lease, candidate.blueprint, proposal)):
+            if (
+                candidate
+                and proposal.blueprint not in self.ahead.builders
+                and (decision := self._built(lease, candidate.blueprint, proposal))
+            ):
                 return decision
         for candidate in self.candidates:
             if candidate.blueprint.pooled and (decision := self._build_on_a_binding(lease, candidate)):
                 return decision
         return None
 
+    def _may_plan(self, candidate: Candidate) -> bool:
+        blueprint = candidate.blueprint
+        return not blueprint.pooled and blueprint.id not in self.ahead.builders and not self._is_full(candidate)
+
     def _build_on_a_binding(self, lease: int, candidate: Candidate) -> Decision | None:
-        for most in FEW_THEN_MORE:
+        for most in self._tries:
             sites = free_sites(self.store, candidate, most)
             if not sites:
                 return None
@@ -201,9 +235,9 @@ class Allocator:
         resources, blueprint = self.store.resources, candidate.blueprint
         found: list[Idle] = []
         if self._is_full(candidate):
-            shapes = self.store.offers.shapes(blueprint.id)
-            idle = (entry for shape in shapes for entry in resources.idle(shape.id, MOST_TRIES))
-            found += [entry for entry in idle if not fits(json.loads(entry.attributes), self.wanted)]
+            shapes = [s.id for s in self.store.offers.shapes(blueprint.id) if s.id not in self.ahead.shapes]
+            idle = [(s, json.loads(i.attributes), i) for s in shapes for i in resources.idle(s, MOST_TRIES)]
+            found += [i for s, has, i in idle if not fits(has, self.wanted) and not self.ahead.keeps(s, has)]
         elif not blueprint.pooled:
             found += filter(None, (resources.idle_one(id, blueprint.id) for id in self.in_the_way))
         if blueprint.pooled:
@@ -219,6 +253,8 @@ class Allocator:
     def _granted(self, lease: int, room: Room, blueprint: Blueprint) -> bool:
         if self._keys_lost.intersection(lock.key for lock in lease_locks(room)):
             return False
+        if self.ahead.things and self.ahead.keeps(room.shape, json.loads(room.attributes)):
+            return False
         holder = f"lease:{lease}"
         try:
             keys = self._take(lease_locks(room), holder)
@@ -232,6 +268,8 @@ class Allocator:
 
     def _built(self, lease: int, blueprint: Blueprint, proposal: Proposal) -> Decision | None:
         if self._keys_lost.intersection(lock.key for lock in (*proposal.slot_locks, *load_locks(proposal.lease_locks))):
+            return None
+        if self.ahead.things and self.ahead.keeps(proposal.shape, proposal.attributes):
             return None
         try:
             with self.store.attempt():
@@ -264,6 +302,8 @@ class Allocator:
             fence=proposal.site.fence if proposal.site else 0,
             built_for=lease,
             worker=None if ready else self.process,
+            lifetime=blueprint.lifetime,
+            ttl=blueprint.ttl,
         )
         self.store.resources.set_slot_locks(resource, self._take(proposal.slot_locks, f"resource:{resource}"))
         if proposal.site:
@@ -281,6 +321,52 @@ class Allocator:
         for key in lost.held:
             self._keys_lost.update((key, key.rpartition(".slot(")[0]))
         self.lost += [Lost(lease, blueprint.name, key, holder) for key, holder in lost.held.items()]
+
+
+def decide_together(allocator: Allocator, leases: Sequence[int]) -> tuple[Decision, dict[int, Decision]]:
+    """Decide for the leases of one request; also return which were granted.
+
+    One takes what it can get. Several take all or nothing: a part alone is undone, and what was given then is nothing.
+    """
+    granted: dict[int, Decision] = {}
+    work: Decision | None = None
+    try:
+        with allocator.store.attempt() if len(leases) > 1 else contextlib.nullcontext():
+            for lease in leases:
+                decision = _decide_one(allocator, lease)
+                if decision.act is Act.GRANTED:
+                    granted[lease] = decision
+                elif decision.act is Act.BUILD:
+                    work = work or decision
+                elif len(leases) > 1:
+                    raise _NotAllError(lease, decision)
+                else:
+                    return decision, {}
+    except _NotAllError as missing:
+        # Room is made outside the attempt, or it would be undone with the part that was not enough.
+        return missing.decision if missing.decision.act is Act.PLANS else allocator.make_room(missing.lease), {}
+    return work or Decision(Act.GRANTED), granted
+
+
+class _NotAllError(Exception):
+    """Inside `decide_together`: one of several leases cannot be served now."""
+
+    def __init__(self, lease: int, decision: Decision) -> None:
+        self.lease, self.decision = lease, decision
+
+
+def _decide_one(allocator: Allocator, lease: int) -> Decision:
+    while (decision := allocator.decide(lease)).act is Act.AGAIN and allocator.proposals is None:
+        pass  # something became free in this very transaction
+    return decision
+
+
+def _not_kept(candidates: list[Candidate], kept: set[int]) -> list[Candidate]:
+    """The candidates without the shapes that are kept for others."""
+    if not kept:
+        return candidates
+    left = [c._replace(shapes=tuple(s for s in c.shapes if s not in kept)) for c in candidates]
+    return [c for c in left if c.shapes]
 
 
 def _granted(resource: int, blueprint: Blueprint) -> Decision:
@@ -315,11 +401,13 @@ def grant(store: Store, lease: int, room: Room, blueprint: Blueprint, keys: Sequ
         "fence": fence,
         "slot_locks": json.dumps(keys),
         "granted_at": store.clock(),
+        "owed": None,
     }
     if prepare:
         columns["worker"] = process
     status = LeaseStatus.ACQUIRED if prepare else LeaseStatus.ACTIVE
     store.move("lease", lease, LeaseStatus.PENDING, status, **columns)
+    store.leases.count_from_now(lease)
     event = "lease.acquired" if prepare else "lease.activated"
     store.events.add(event, lease=lease, resource=room.id, blueprint=blueprint.name, fence=fence)
     return True

@@ -10,6 +10,7 @@ thread that opened it.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -17,7 +18,7 @@ from typing import Any, Self, overload
 from .applying import Change
 from .config import parse_pool, read_pool_file
 from .engine import Engine
-from .errors import LeaseLost, NotFound
+from .errors import ConfigError, NotFound
 from .model import Demand, LeaseStatus, Resource, SlotLockRow
 from .model import Lease as LeaseRow
 from .owner import default_owner
@@ -34,7 +35,7 @@ class Connection:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        engine.tidy()
+        engine.tend()
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +65,10 @@ class Connection:
         blueprint: str | Sequence[str] | None = ...,
         attributes: Mapping[str, Any] | None = ...,
         owner: str | None = ...,
+        priority: int = ...,
         wait: float | None = ...,
+        ttl: float | None = ...,
+        until: float | datetime | None = ...,
         detach: bool = ...,
     ) -> "Lease": ...
     @overload
@@ -75,7 +79,10 @@ class Connection:
         blueprint: str | Sequence[str] | None = ...,
         attributes: Mapping[str, Any] | None = ...,
         owner: str | None = ...,
+        priority: int = ...,
         wait: float | None = ...,
+        ttl: float | None = ...,
+        until: float | datetime | None = ...,
         count: int,
         detach: bool = ...,
     ) -> "Lease | Leases": ...
@@ -86,14 +93,19 @@ class Connection:
         blueprint: str | Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
         owner: str | None = None,
+        priority: int = 0,
         wait: float | None = None,
+        ttl: float | None = None,
+        until: float | datetime | None = None,
         count: int = 1,
         detach: bool = False,
     ) -> "Lease | Leases":
         """Hold a thing of `type`; with `count` over 1, so many of them or none.
 
         `blueprint`: only from this one, or these. `attributes`: it must have these pairs. `wait`: seconds; None waits
-        as long as it takes, 0 not at all. `detach`: the lease outlives this process.
+        as long as it takes, 0 not at all. `priority`: larger is served first. `ttl`: it ends so many seconds after it
+        was granted or last renewed. `until`: it ends at this moment, seconds since the epoch or a `datetime` with a
+        zone. `detach`: the lease outlives this process.
 
         Raises `NothingFree` when time is up; `NoBlueprint`, `NotFound`, `NeverPossible` when waiting cannot help;
         `ConfigError` for what cannot be meant; `BlueprintError` when what should be built cannot be.
@@ -105,6 +117,9 @@ class Connection:
             count=count,
             wait_seconds=wait,
             keep=detach,
+            priority=priority,
+            ttl=ttl,
+            until=_seconds(until),
         )
         leases = [Lease(self._engine, row) for row in granted]
         return leases[0] if count == 1 else Leases(leases)
@@ -121,9 +136,30 @@ class Connection:
         """Every slot lock that is held."""
         return self._engine.store.slot_locks.all()
 
-    def release(self, id: int) -> bool:
-        """Give back the lease `id`. False if it was over already. Raises `NotFound` if there never was one."""
-        return self._engine.release(id)
+    def release(self, id: int, *, fence: int | None = None) -> bool:
+        """Give back the lease `id`. False if it was over already. Raises `NotFound` if there never was one.
+
+        With `fence`, raises `LeaseLost` unless the lease is held with that fence.
+        """
+        return self._engine.release(id, fence=fence)
+
+    def renew(
+        self,
+        id: int,
+        *,
+        fence: int | None = None,
+        ttl: float | None = None,
+        until: float | datetime | None = None,
+    ) -> LeaseRow:
+        """Let the ttl of the lease `id` begin anew, and give it another `ttl` or `until` if one is named.
+
+        Raises `LeaseLost` when it is not held any more or has another fence, `NotFound` if there never was one.
+        """
+        return self._engine.renew(id, fence=fence, ttl=ttl, until=_seconds(until))
+
+    def verify(self, id: int, *, fence: int | None = None) -> LeaseRow:
+        """The lease `id`, if it is held, with this `fence` if one is given. Raises as `renew` does."""
+        return self._engine.verify(id, fence=fence)
 
 
 class Lease:
@@ -166,15 +202,22 @@ class Lease:
             raise NotFound("lease", self.id)
         return now.status
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it lasts unless it is renewed; None: without end. Not more than 0: it is over."""
+        return self._engine.seconds_left(self.id)
+
     def release(self) -> bool:
         """Give it back. False if it was over already. May be called twice."""
         return self._engine.release(self.id)
 
+    def renew(self) -> None:
+        """Let its ttl begin anew. Raises `LeaseLost` if it is not held any more: stop using the thing."""
+        self._row = self._engine.renew(self.id, fence=self.fence)
+
     def verify(self) -> None:
-        """Raise `LeaseLost` unless the lease is still active."""
-        status = self.status
-        if status is not LeaseStatus.ACTIVE:
-            raise LeaseLost(self.id, f"it is {status}")
+        """Raise `LeaseLost` unless it is still held."""
+        self._engine.verify(self.id, fence=self.fence)
 
 
 class Leases(Sequence[Lease]):
@@ -217,3 +260,11 @@ class Leases(Sequence[Lease]):
                 errors.append(error)
         if errors:
             raise errors[0]
+
+
+def _seconds(until: float | datetime | None) -> float | None:
+    if not isinstance(until, datetime):
+        return until
+    if until.tzinfo is None:
+        raise ConfigError("until must have a time zone")
+    return until.timestamp()

@@ -100,6 +100,9 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
         hooks=frozenset(hook for hook in HOOKS if getattr(kind, hook) is not getattr(Blueprint, hook)),
         enabled=True,
         live=0,
+        cooldown=kind.cooldown if config.cooldown is None else config.cooldown,
+        lifetime=kind.lifetime if config.lifetime is None else config.lifetime,
+        ttl=kind.ttl if config.ttl is None else config.ttl,
     )
     blueprint = make(kind, config.name, settings, source)
     if source is not None:
@@ -180,7 +183,18 @@ def _affected(store: Store, steps: Steps, pool: PoolFile, sources: Mapping[str, 
     return [
         _prepare(
             steps,
-            BlueprintConfig(b.name, b.kind, b.type, b.seats, b.limit, b.grace, store.offers.settings(b.id)),
+            BlueprintConfig(
+                b.name,
+                b.kind,
+                b.type,
+                b.seats,
+                b.limit,
+                b.grace,
+                b.cooldown,
+                b.lifetime,
+                b.ttl,
+                store.offers.settings(b.id),
+            ),
             sources,
         )
         for b in rows

@@ -105,6 +105,12 @@ class Blueprint:
     source_table: ClassVar[str | None] = None
     #: seconds that an idle resource is left alone before it may be reclaimed; the pool file's `grace` overrides it
     grace: ClassVar[float] = 180.0
+    #: seconds that a resource rests when a lease on it was lost (its time was up, its process died) instead of given back
+    cooldown: ClassVar[float] = 0.0
+    #: seconds after which a resource goes, with the leases on it; None: never for that reason
+    lifetime: ClassVar[float | None] = None
+    #: seconds after its last lease at which an idle resource goes; None: it stays
+    ttl: ClassVar[float | None] = None
     #: True: several blueprints of this kind may list one thing, because the source is meant to be shared
     shares_bindings: ClassVar[bool] = False
 

@@ -15,7 +15,7 @@ from .errors import ConfigError, Refused, printable, quoted
 
 LARGEST_FILE_BYTES = 1024 * 1024
 MOST_RESOURCES = 100_000
-COMMON_SETTINGS = ("kind", "type", "seats", "limit", "grace")
+COMMON_SETTINGS = ("kind", "type", "seats", "limit", "grace", "cooldown", "lifetime", "ttl")
 # A dotted key with too many parts. tomllib would take minutes for one that fills the file.
 _DEEP_KEY = re.compile(
     rf"""(?:^|[\[{{,])[ \t]*+(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{DEEPEST}}}""", re.MULTILINE
@@ -31,6 +31,9 @@ class BlueprintConfig(NamedTuple):
     seats: int | None  #: None: unlimited
     limit: int | None
     grace: float | None  #: seconds; None: what the kind says
+    cooldown: float | None
+    lifetime: float | None
+    ttl: float | None
     settings: Mapping[str, Any]  #: the kind's own
 
 
@@ -118,7 +121,10 @@ def _blueprint(name: str, table: object, where: str) -> BlueprintConfig:
         None if type is None else check_name(type, f"{where}: type"),
         None if table.get("seats") == "unlimited" else _whole(table.get("seats", 1), f'{where}: "seats"'),
         None if "limit" not in table else _whole(table["limit"], f'{where}: "limit"'),
-        None if "grace" not in table else _duration(table["grace"], f'{where}: "grace"'),
+        _duration(table, "grace", where),
+        _duration(table, "cooldown", where),
+        _duration(table, "lifetime", where),
+        _duration(table, "ttl", where),
         {key: value for key, value in table.items() if key not in COMMON_SETTINGS},
     )
 
@@ -129,7 +135,9 @@ def _whole(value: object, where: str) -> int:
     return value
 
 
-def _duration(value: object, where: str) -> float:
-    if not isinstance(value, str):
-        raise ConfigError(f'{where} must be a duration such as "3m", not {quoted(value)}')
-    return parse_duration(value, where)
+def _duration(table: Mapping[str, Any], key: str, where: str) -> float | None:
+    if key not in table:
+        return None
+    if not isinstance(table[key], str):
+        raise ConfigError(f'{where}: {quoted(key)} must be a duration such as "3m", not {quoted(table[key])}')
+    return parse_duration(table[key], f"{where}: {quoted(key)}")

@@ -182,9 +182,16 @@ def _check_card(name: str, kind: KindClass) -> None:
         "summary": not isinstance(kind.summary, str),
         "settings_schema": not isinstance(schema, Mapping) or not all(isinstance(s, Setting) for s in schema.values()),
         "source_table": kind.source_table is not None and not isinstance(kind.source_table, str),
-        "grace": isinstance(kind.grace, bool) or not isinstance(kind.grace, int | float) or not kind.grace >= 0,
+        "grace": not _is_seconds(kind.grace),
+        "cooldown": not _is_seconds(kind.cooldown),
+        "lifetime": kind.lifetime is not None and not _is_seconds(kind.lifetime),
+        "ttl": kind.ttl is not None and not _is_seconds(kind.ttl),
         "shares_bindings": not isinstance(kind.shares_bindings, bool),
     }
     for attribute in filter(wrong.__getitem__, wrong):
         value = quoted(getattr(kind, attribute))
         raise BlueprintError(name, "import", f"{kind.__name__}.{attribute} may not be {value}; see drydock.blueprint")
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

@@ -2,15 +2,16 @@
 
 The order never varies: a lease takes no more, the blueprint cleans up after it, its slot locks and its seat are freed;
 then the resource may be torn down, and only when it really is gone are its slot locks, its binding and its place in
-the limit free. Ends may be asked for twice, by anybody, at any time: compare-and-set lets one through.
+the limit free. Ends may be asked for twice, by anybody, at any time: compare-and-set lets one through. Whoever waits
+for what became free is served in the same transaction, and the process that a lease is bound to is told.
 """
 
 from typing import Any, NamedTuple
 
-from .errors import NotFound, StatusChanged
+from .errors import LeaseLost, NotFound, StatusChanged
 from .model import LeaseStatus, ResourceStatus
 from .store.base import Store
-from .store.leases import Ending
+from .store.leases import Ending, Span
 
 
 class Released(NamedTuple):
@@ -21,8 +22,42 @@ class Released(NamedTuple):
     resource: int | None = None  #: a resource that must be torn down
 
 
-def release_lease(store: Store, id: int, worker: str, reason: str | None = None) -> Released:
-    """Give back a lease, or a request that still waits."""
+def check_held(store: Store, id: int, fence: int | None = None) -> None:
+    """Raise `LeaseLost` unless the lease is active, its time is not over, and, if given, `fence` is its fence.
+
+    `NotFound` if there never was such a lease.
+    """
+    span = store.leases.span(id)
+    if span is None:
+        raise NotFound("lease", id)
+    if span.status is not LeaseStatus.ACTIVE:
+        raise LeaseLost(id, f"it is {span.status}")
+    if fence is not None and fence != span.fence:
+        raise LeaseLost(id, f"its fence is {span.fence}, not {fence}")
+    left = seconds_left(store, span)
+    if left is not None and left <= 0:
+        raise LeaseLost(id, "its time is over")
+
+
+def seconds_left(store: Store, span: Span) -> float | None:
+    """How long a lease still lasts unless it is renewed; None: without end."""
+    ends = [] if span.until is None else [span.until - store.clock()]
+    if span.deadline is not None:
+        ends.append(span.deadline - store.uptime() if span.boot == store.boot else 0.0)
+    return min(ends, default=None)
+
+
+def release_lease(
+    store: Store,
+    id: int,
+    worker: str | None,
+    reason: str | None = None,
+    *,
+    event: str = "lease.released",
+    lost: bool = False,
+) -> Released:
+    """Give back a lease, or a request that still waits. `lost`: its holder did not give it back, so its resource cools
+    down if its blueprint says so."""
     ending = store.leases.ending(id)
     if ending is None:
         raise NotFound("lease", id)
@@ -30,23 +65,28 @@ def release_lease(store: Store, id: int, worker: str, reason: str | None = None)
         return Released(released=False)
     if ending.status in (LeaseStatus.RELEASED, LeaseStatus.BROKEN):
         return Released(released=False, lease=id)
+    store.wake(ending.process)
+    if lost and ending.cooldown and ending.resource is not None:
+        store.resources.rest(ending.resource, store.clock() + ending.cooldown)
+        store.events.add("resource.cooling-down", lease=id, resource=ending.resource, blueprint=ending.blueprint)
     if ending.status is LeaseStatus.PENDING:
         end_lease(store, id, ending, worker=worker, event="lease.given-up", reason=reason)
+        store.freed(ending.type)  # those behind a request that wanted several may go on
         building = store.resources.built_for(id)
         if building is not None:
             start_destroying(store, building, ResourceStatus.PENDING, "resource.released")
         return Released(released=True, resource=building)
     if ending.status is LeaseStatus.ACTIVE and "destroy_lease" not in ending.hooks:
-        to_tear_down = end_lease(store, id, ending, worker=worker, event="lease.released", reason=reason)
+        to_tear_down = end_lease(store, id, ending, worker=worker, event=event, reason=reason)
         return Released(released=True, resource=to_tear_down)
     # While it is acquired somebody may be preparing it: the claim stays his, and so does the next step.
     claim = {"worker": worker} if ending.status is LeaseStatus.ACTIVE else {}
     store.move("lease", id, ending.status, LeaseStatus.RELEASED, **claim)
-    store.events.add("lease.released", lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
+    store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
     return Released(released=True, lease=id)
 
 
-def release_resource(store: Store, id: int, worker: str, reason: str | None = None) -> bool:
+def release_resource(store: Store, id: int, worker: str | None, reason: str | None = None) -> bool:
     """Take a resource out of use and give back the leases on it. False if it was on its way out already.
 
     A lease that was not ready yet is left for `Steps` to throw back, since its request can be served elsewhere.
@@ -81,13 +121,18 @@ def end_lease(
     store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
     store.slot_locks.free(ending.slot_locks, f"lease:{id}")
     store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
+    if any(not key.startswith("seat(") for key in ending.slot_locks):  # others may need it, on any resource
+        store.freed(ending.type)
     return None if ending.resource is None else vacate(store, ending.resource, worker)
 
 
 def vacate(store: Store, resource: int, worker: str | None) -> int | None:
     """One lease less on a resource. One that takes no new leases goes with its last: return it if a hook must see to it."""
     left = store.resources.leave_seat(resource)
-    if left.used or (left.open and left.status is ResourceStatus.ACTIVE):
+    if left.open and left.status is ResourceStatus.ACTIVE:
+        store.freed(left.type, resource)
+        return None
+    if left.used:
         return None
     if left.status is ResourceStatus.ACTIVE:
         start_destroying(store, resource, ResourceStatus.ACTIVE, "resource.drained", worker=worker)
@@ -110,7 +155,7 @@ def start_destroying(
     now = store.resources.get(resource)
     if now is None:
         raise NotFound("resource", resource)
-    columns: dict[str, Any] = {"reclaimed_for": lease, "not_before": 0.0}
+    columns: dict[str, Any] = {"reclaimed_for": lease, "not_before": 0.0, "failures": 0}
     # While it is pending somebody may be building it: the claim stays his, and so does the next step.
     idle = status is ResourceStatus.ACTIVE and not now.used
     if idle and "destroy" in now.hooks:
@@ -126,7 +171,9 @@ def finish_destroying(store: Store, resource: int, status: ResourceStatus) -> No
     now = store.resources.get(resource)
     if now is None or now.used:
         raise StatusChanged("resource", resource, (status,), "in use")
-    store.move("resource", resource, status, ResourceStatus.DESTROYED, worker=None)
+    for type in {now.type, *store.resources.types_beside(resource)}:
+        store.freed(type)
+    store.move("resource", resource, status, ResourceStatus.DESTROYED, worker=None, ended_at=store.clock())
     store.slot_locks.free(now.slot_locks, f"resource:{resource}")
     store.offers.let_go(resource, now.fence)
     store.offers.free_room(store.resources.blueprint_of(resource))

@@ -4,7 +4,6 @@ An engine has one connection to one store. Every verb may be called by any numbe
 `DrydockError`s alone.
 """
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,17 +11,21 @@ from typing import NamedTuple
 
 from .allocator import Lab
 from .applying import Change, apply_pool
-from .attributes import check, check_name, check_text
-from .candidates import Candidates
+from .attributes import check, check_name, check_text, duration
 from .config import PoolFile
-from .endings import start_destroying
-from .errors import ConfigError, Conflict, DrydockError, NotFound, quoted
-from .model import Demand, Lease, ResourceStatus
+from .endings import check_held, seconds_left, start_destroying
+from .errors import ConfigError, Conflict, NotFound, quoted
+from .model import Demand, Lease, ResourceStatus, Terms
 from .request import Progress, Request
+from .serving import Queue
 from .steps import Steps
 from .store.base import Store
+from .tending import Tender
 
 MOST_AT_ONCE = 10_000
+MOST_PRIORITY = 1000
+LEAST_TTL_SECONDS = 0.1
+LONGEST_SECONDS = 10 * 365 * 86_400.0
 
 
 class Reclaimed(NamedTuple):
@@ -47,13 +50,15 @@ class Engine:
         self.store = store
         self.steps = Steps(store, environment)
         self._sleep = sleep
-        self._known: dict[str, Candidates] = {}  # who could serve a demand, until something offered changes
+        self.queue = Queue(store)
+        self.tender = Tender(store, self.steps)
+        self.tend, self.reap = self.tender.tend, self.tender.reap
 
     def apply(self, pool: PoolFile, *, prune: bool = False, plan: bool = False) -> list[Change]:
         """Offer what the pool file says; see `applying.apply_pool`. Applying the same file twice changes nothing."""
         changes = apply_pool(self.store, self.steps, pool, prune=prune, plan=plan)
         if not plan:
-            self.tidy()
+            self.tend()
         return changes
 
     def lease(
@@ -64,13 +69,17 @@ class Engine:
         count: int = 1,
         wait_seconds: float | None = None,
         keep: bool = False,
+        priority: int = 0,
+        ttl: float | None = None,
+        until: float | None = None,
         progress: Progress | None = None,
         lab: Lab | None = None,
     ) -> list[Lease]:
         """Hold `count` leases, all of them or none, and return them active.
 
         `wait_seconds`: None waits as long as it takes, 0 not at all. `keep`: they outlive this process once all are
-        granted; otherwise, and until then, they end with it. `progress` is called with what stands in the way, and
+        granted; otherwise, and until then, they end with it. `priority`: larger is served first. They end `ttl` seconds
+        after they were granted or last renewed, and at the moment `until`. `progress` is called with what stands in the way, and
         with each slot lock that was lost, as it happens. `lab` spoils the decision on purpose: the race laboratory.
 
         Raises `NothingFree` when time is up, `NeverPossible`, `NoBlueprint` or `NotFound` when waiting cannot help,
@@ -81,18 +90,63 @@ class Engine:
             raise ConfigError(f"count must be 1 to {MOST_AT_ONCE}, not {count}")
         demand = checked_demand(demand)
         check_text(owner, "owner")
+        terms = Terms(priority, ttl, until)
+        check_terms(terms, self.store.clock())
         request = Request(
-            self.store, self.steps, demand,
-            owner=owner, count=count, keep=keep, lab=lab, progress=progress, known=self._known, tidy=self.tidy, sleep=self._sleep,
+            self.queue, self.tender, demand, terms,
+            owner=owner, count=count, keep=keep, lab=lab, progress=progress, sleep=self._sleep,
         )  # fmt: skip
         return request.pursue(wait_seconds)
 
-    def release(self, lease: int, reason: str | None = None) -> bool:
+    def release(self, lease: int, reason: str | None = None, *, fence: int | None = None) -> bool:
         """Give back a lease, or a request that still waits. False if that has happened already, which is no error.
 
-        Raises `NotFound` when there never was such a lease.
+        Raises `NotFound` when there never was such a lease. With `fence`, raises `LeaseLost` unless the lease is held
+        with that fence.
         """
-        return self.steps.release(lease, reason)
+        return self.steps.release(lease, reason, fence=fence)
+
+    def renew(
+        self, lease: int, *, fence: int | None = None, ttl: float | None = None, until: float | None = None
+    ) -> Lease:
+        """Let the ttl of a lease begin anew, and give it another `ttl` or `until` if one is named.
+
+        Raises `LeaseLost` when it is not held any more, also when its time is over and nobody has ended it yet, or
+        when `fence` is not its fence; `NotFound` when there never was such a lease.
+        """
+        check_terms(Terms(ttl=ttl, until=until), self.store.clock())
+        with self.store.write():
+            check_held(self.store, lease, fence)
+            self.store.leases.extend(lease, ttl, until)
+            self.store.leases.count_from_now(lease)
+        return self._lease(lease)
+
+    def keep(self, lease: int, *, until: float) -> Lease:
+        """Let a lease outlive its process, and end at `until`. Raises as `renew` does."""
+        check_terms(Terms(until=until), self.store.clock())
+        with self.store.write():
+            check_held(self.store, lease)
+            self.store.leases.outlive(lease, until)
+        return self._lease(lease)
+
+    def verify(self, lease: int, *, fence: int | None = None) -> Lease:
+        """The lease, if it is held: active, its time not over and, if given, `fence` its fence. Raises as `renew` does."""
+        with self.store.read():
+            check_held(self.store, lease, fence)
+            return self._lease(lease)
+
+    def seconds_left(self, lease: int) -> float | None:
+        """How long a lease lasts unless it is renewed; None: without end. Not more than 0: it is over."""
+        span = self.store.leases.span(lease)
+        if span is None:
+            raise NotFound("lease", lease)
+        return seconds_left(self.store, span)
+
+    def _lease(self, id: int) -> Lease:
+        lease = self.store.leases.get(id)
+        if lease is None:
+            raise NotFound("lease", id)
+        return lease
 
     def release_resource(self, resource: int, reason: str | None = None) -> bool:
         """Take a resource away: its leases end first, then it is torn down. False if it was on its way out already."""
@@ -150,40 +204,7 @@ class Engine:
             self.store.offers.changed()
             about = name if kind == "blueprint" else owner or None
             self.store.events.add(f"{kind}.{'enabled' if enabled else 'disabled'}", blueprint=about, name=name)
-        self.tidy()
-
-    def tidy(self) -> bool:
-        """Finish what others left: end what died with its process, move on what is in transition.
-
-        False when there was nothing to do, which is cheap. What a blueprint's hook raises here is an event, not an
-        error: it must not keep anybody from leasing something else.
-        """
-        found = False
-        for id, process in self.store.leases.bound():
-            if not self.store.is_alive(process):
-                found = True
-                with contextlib.suppress(DrydockError):
-                    self.steps.release(id, "its process died")
-        for id in self.store.resources.idle_and_closed():
-            found = True
-            with contextlib.suppress(Conflict), self.store.write():
-                start_destroying(self.store, id, ResourceStatus.ACTIVE, "resource.drained", worker=self.store.process)
-        for id, _, worker, not_before in self.store.leases.moving():
-            if self._may_step(worker, not_before):
-                found = True
-                with contextlib.suppress(DrydockError):
-                    self.steps.step_lease(id)
-        for id, _, worker, not_before in self.store.resources.moving():
-            if self._may_step(worker, not_before):
-                found = True
-                with contextlib.suppress(DrydockError):
-                    self.steps.step_resource(id)
-        return found
-
-    def _may_step(self, worker: str | None, not_before: float) -> bool:
-        # A claim of our own is left over from a step that failed: whoever tidies is not at work on anything.
-        idle = worker in (None, self.store.process) or not self.store.is_alive(worker)
-        return idle and not_before <= self.store.clock()
+        self.tend()
 
 
 def checked_demand(demand: Demand) -> Demand:
@@ -195,3 +216,13 @@ def checked_demand(demand: Demand) -> Demand:
     if twice is not None:
         raise ConfigError(f"blueprint {quoted(twice)} is given twice")
     return demand._replace(attributes=check(demand.attributes, "attributes"))
+
+
+def check_terms(terms: Terms, now: float) -> None:
+    """Raise `ConfigError` for terms that cannot be meant."""
+    if not -MOST_PRIORITY <= terms.priority <= MOST_PRIORITY or terms.priority != int(terms.priority):
+        raise ConfigError(f"priority must be -{MOST_PRIORITY} to {MOST_PRIORITY}, not {terms.priority}")
+    if terms.ttl is not None and not LEAST_TTL_SECONDS <= terms.ttl <= LONGEST_SECONDS:
+        raise ConfigError(f"ttl must be {duration(LEAST_TTL_SECONDS)} to {duration(LONGEST_SECONDS)}, not {terms.ttl}")
+    if terms.until is not None and not now < terms.until <= now + LONGEST_SECONDS:
+        raise ConfigError(f"until must be in the future, at most {duration(LONGEST_SECONDS)} away")

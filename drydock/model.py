@@ -39,6 +39,14 @@ class Demand(NamedTuple):
     attributes: Attributes = {}  #: the resource must have these pairs
 
 
+class Terms(NamedTuple):
+    """When a lease is served, and how long it lasts."""
+
+    priority: int = 0  #: larger is served first
+    ttl: float | None = None  #: seconds for which it lives after it was granted or renewed; None: no such end
+    until: float | None = None  #: the moment at which it ends; None: no such end
+
+
 class Blueprint(NamedTuple):
     """A configured, named source of resources of one type, as the store keeps it."""
 
@@ -54,6 +62,9 @@ class Blueprint(NamedTuple):
     hooks: frozenset[str]  #: which of `HOOKS` the kind implements
     enabled: bool  #: switched on here, and in the pool file that was applied with --prune
     live: int  #: resources alive now, broken ones included
+    cooldown: float = 0.0  #: seconds that a resource rests after a lease on it was lost instead of given back
+    lifetime: float | None = None  #: seconds from its start after which a resource goes, with the leases on it
+    ttl: float | None = None  #: seconds after its last lease at which an idle resource goes
 
 
 class Binding(NamedTuple):
@@ -83,6 +94,11 @@ class Resource(NamedTuple):
     idle_since: float  #: end of its last lease, or the moment it became active
     built_for: int | None  #: the lease that caused it
     reclaimed_for: int | None  #: the lease that wanted its room
+    failures: int  #: how often its last hook failed in a row
+    not_before: float  #: a hook that failed or yielded is not called again before this moment
+    rests_until: float | None  #: it cools down: no new lease before this moment
+    until: float | None  #: when it goes, with the leases on it
+    ttl: float | None  #: seconds after its last lease at which it goes
     hooks: frozenset[str]
 
 
@@ -98,8 +114,8 @@ class Lease(NamedTuple):
     attributes: Attributes
     slot_locks: tuple[str, ...]  #: the keys that it declared on being granted, and must hold until it is destroyed
     fence: int | None
-    until: float | None
-    ttl: float | None
+    until: float | None  #: the moment at which it ends
+    ttl: float | None  #: seconds for which it lives after it was granted or renewed
     created_at: float
     granted_at: float | None
     ended_at: float | None

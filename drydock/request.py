@@ -1,7 +1,8 @@
 """One request, from asking to holding: one lease, or several that are granted together or not at all.
 
-A request decides, does the work that the decision names, and decides again, until it holds all that it asked for or
-its time is up. Whatever ends it early, ^C included, leaves nothing of it behind.
+A request is in the queue from the moment it asks. In its turn it decides, does the work that the decision names, and
+decides again, until it holds all that it asked for or its time is up. While there is nothing for it, it sleeps: whoever
+frees something grants it from afar and wakes it. Whatever ends it early, ^C included, leaves nothing of it behind.
 """
 
 import contextlib
@@ -9,23 +10,21 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .allocator import Act, Allocator, Decision, Lab, Lost
+from .allocator import Act, Ahead, Allocator, Decision, Lab, Lost, decide_together
 from .attributes import canonical
-from .candidates import Candidates, candidates
+from .candidates import Candidates
 from .errors import BlueprintError, DrydockError, NeverPossible, NothingFree, StatusChanged, quoted
-from .model import Demand, Lease, LeaseStatus
+from .model import Demand, Lease, LeaseStatus, Terms
 from .proposing import Proposals, first_bindings, proposals, refuse_what_nobody_builds
-from .steps import Steps
-from .store.base import Store
+from .serving import Mine, Queue
+from .tending import Tender
 from .waiting import Waiting, explain, nothing_free
 
 #: a request for which so many builds failed gives up
 MOST_FAILURES = 5
 FIRST_PAUSE_SECONDS = 0.25
-#: time alone changes answers too (a grace runs out, a process dies), so look again at least so often
-LOOK_EVERY_SECONDS = 1.0
-#: who waits looks for the dead, but not each time that the living change something
-TIDY_EVERY_SECONDS = 0.25
+#: the net below the wake-ups: who was not woken looks all the same, if others have changed something since
+LOOK_EVERY_SECONDS = 2.0
 
 
 class Chosen(NamedTuple):
@@ -44,22 +43,22 @@ class Request:
 
     def __init__(
         self,
-        store: Store,
-        steps: Steps,
+        queue: Queue,
+        tender: Tender,
         demand: Demand,
+        terms: Terms,
         *,
         owner: str,
         count: int = 1,
         keep: bool = True,
         lab: Lab | None = None,
         progress: Progress | None = None,
-        known: dict[str, Candidates] | None = None,
-        tidy: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.store, self.steps, self.demand = store, steps, demand
+        self.queue, self.tender, self.demand, self.terms = queue, tender, demand, terms
+        self.store, self.steps = queue.store, tender.steps
         self.owner, self.count, self.keep, self.lab = owner, count, keep, lab
-        self.progress, self.tidy, self.sleep = progress, tidy, sleep
+        self.progress, self.sleep = progress, sleep
         self.lost: list[Lost] = []  # to be told
         self.told: set[Lost] = set()
         self.ids: list[int] = []
@@ -67,16 +66,15 @@ class Request:
         self.preparing: list[int] = []  # granted, and not known to be active
         self.proposals: Proposals | None = None
         self.deadline: float | None = None
-        self._first: Decision | None = None
-        self._tidy_at = 0.0
+        self._decision: Decision | None = None  # what the last look came to; None: there is something to look for
+        self._tended = False
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
-        self._known = {} if known is None else known
-        self._key = f"{demand.type} {demand.blueprints} {canonical(demand.attributes)}"
-        self.possible = self._known.get(self._key) or candidates(store, demand)
-        if self._key not in self._known:
-            refuse_what_nobody_builds(steps, self.possible, demand)
-            self._known[self._key] = self.possible
+        self.possible = queue.possible(demand)
+        key = f"{demand.type} {demand.blueprints} {canonical(demand.attributes)}"
+        if queue.buildable.get(key) != self.possible.config:
+            refuse_what_nobody_builds(self.steps, self.possible, demand)
+            queue.buildable[key] = self.possible.config
 
     def pursue(self, wait_seconds: float | None) -> list[Lease]:
         """Hold all leases and return them, or raise and hold none. `wait_seconds` None: as long as it takes.
@@ -106,56 +104,75 @@ class Request:
     # ---- one step
 
     def _ask(self) -> None:
-        """Write the request down and decide at once: what is free is granted in the transaction that asked."""
+        """Join the queue and be served in turn: what is free is granted in the transaction that asked."""
         try:
             with self.store.write():
+                crowded = self.store.leases.anybody_waits(self.demand.type)
                 process = None if self.keep else self.store.process
-                self.ids = [self.store.leases.add(self.demand, self.owner, process) for _ in range(self.count)]
+                add = self.store.leases.add
+                self.ids = [add(self.demand, self.terms, self.owner, process) for _ in range(self.count)]
                 self.pending = list(self.ids)
+                if self.count > 1:
+                    self.store.leases.join(self.ids)
                 if self.store.offered != self.possible.config:
-                    self.possible = self._known[self._key] = candidates(self.store, self.demand)
+                    self.possible = self.queue.possible(self.demand)
                 self._refuse_too_many()
-                self._first = self._decide()
+                self._look(crowded=crowded)
                 if self.pending or self.preparing:
                     for id in self.ids:
                         self.store.events.add("lease.requested", lease=id)
                         self.store.leases.bind(id, self.store.process)
-                    self.store.mark()
+                    self.store.listen()
         except BaseException:
             if not self.store.committed:
                 self.ids = []  # numbers that were rolled back may be somebody else's by now
             raise
 
+    def _look(self, *, crowded: bool = True) -> None:
+        """Take part in the queue once; part of the transaction that is open. `crowded`: others wait, too."""
+        self._decision = None
+        if crowded and not self.lab:
+            self.queue.serve(self.demand.type, mine=Mine(self.ids[0], self._decide))
+        else:
+            self._decide(Ahead())
+
     def _advance(self) -> None:
         while self.lost and self.progress:
             self.progress(self.lost.pop(0))
-        decision, self._first = self._first, None
+        decision, self._decision = self._decision, None
         if decision is None:
             with self.store.write():
-                decision = self._decide()
+                self._look()
                 self._keep_if_complete()
-                if decision.act is Act.WAIT:
-                    self.store.mark()
-        if decision.act is Act.PLANS:
-            self.proposals = proposals(self.steps, self._rested(), self.demand.attributes, self.count)
-            return
+            decision, self._decision = self._decision, None
         self.proposals = None
-        if decision.act is Act.WAIT:
+        if decision is None:  # not in the queue any more: granted from afar, or ended
+            self._look_at_pending()
+        elif decision.act is Act.PLANS:
+            self.proposals = self._plan()
+        elif decision.act is Act.WAIT:
             self._wait(decision.again_at)
         elif decision.act in (Act.BUILD, Act.CLEAR) and decision.resource is not None:
             self._work(decision.resource, decision.act)
 
-    def _decide(self) -> Decision:
-        """Decide for every lease that is still pending; part of the transaction that is open."""
+    def _decide(self, ahead: Ahead) -> None:
+        """Decide for every lease that is still pending, now that it is its turn."""
         self._refresh()
         ready, in_the_way = self.proposals or (None, ())
         allocator = Allocator(
             self.store, self._rested(), self.demand.attributes,
-            process=self.store.process, proposals=ready, in_the_way=in_the_way, lab=self.lab,
+            process=self.store.process, proposals=ready, in_the_way=in_the_way, ahead=ahead, lab=self.lab,
         )  # fmt: skip
-        decision = self._decide_all(allocator)
+        decision, granted = decide_together(allocator, self.pending)
+        self._decision = decision
+        if decision.act is Act.PLANS:
+            self.store.leases.owe(self.ids[0], self.store.uptime())
+        elif self.proposals is not None and not granted:
+            self.store.leases.owe(self.ids[0], None)
+        self.pending = [id for id in self.pending if id not in granted]
+        self.preparing += [id for id, one in granted.items() if not one.ready]
         # Recorded last, so that what was lost is told although the attempt that lost it was undone; and once, or a
-        # request that looks again every second would fill the history.
+        # request that looks again and again would fill the history.
         for lost in allocator.lost:
             if lost in self.told:
                 continue
@@ -164,30 +181,16 @@ class Request:
             self.store.events.add(
                 "slot-lock.lost", lease=lost.lease, blueprint=lost.blueprint, key=lost.key, holder=lost.holder
             )
-        return decision
 
-    def _decide_all(self, allocator: Allocator) -> Decision:
-        """One lease takes what it can get. Several take all or nothing: a part alone is undone."""
-        granted: dict[int, Decision] = {}
-        work: Decision | None = None
+    def _plan(self) -> Proposals:
+        """Ask the builders. One that fails is left alone for a while if there is somebody else to ask."""
         try:
-            with self.store.attempt() if self.count > 1 else contextlib.nullcontext():
-                for id in self.pending:
-                    decision = _decide_one(allocator, id)
-                    if decision.act is Act.GRANTED:
-                        granted[id] = decision
-                    elif decision.act is Act.BUILD:
-                        work = work or decision
-                    elif self.count > 1:
-                        raise _NotAllError(id, decision)
-                    else:
-                        return decision
-        except _NotAllError as missing:
-            # Room is made outside the attempt, or it would be undone with the part that was not enough.
-            return missing.decision if missing.decision.act is Act.PLANS else allocator.make_room(missing.lease)
-        self.pending = [id for id in self.pending if id not in granted]
-        self.preparing += [id for id, decision in granted.items() if not decision.ready]
-        return work or Decision(Act.GRANTED)
+            return proposals(self.steps, self._rested(), self.demand.attributes, self.count)
+        except BlueprintError as error:
+            if not any(c.blueprint.name != error.blueprint for c in self._rested().enabled):
+                raise
+            self._rest(error, failures=MOST_FAILURES)
+            return self._plan()
 
     def _work(self, resource: int, act: Act) -> None:
         outcome = self.steps.step_resource(resource)
@@ -236,24 +239,28 @@ class Request:
     # ---- waiting
 
     def _wait(self, again_at: float | None) -> None:
-        if self._tidied():  # what seemed to be in use was held by the dead; nobody gives up before he has looked
-            return
+        """Sleep until this request was granted or woken, or time alone may have changed the answer."""
+        if not self._tended:  # what seems to be in use may be held by the dead; nobody gives up before he has looked
+            self._tended = True
+            if self.tender.tend():
+                self._look_at_pending()
+                return
         self._check_time()
         if self.progress:
             self.progress(explain(self.store, self.possible, self.demand, self.ids))
-        self._pause(None if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001)
-        self._tidied()
-        self._look_at_pending()  # somebody may have given it up for us
-
-    def _tidied(self) -> bool:
-        """Finish what others left, unless that was looked after just now. True if there was something to finish."""
-        now = time.monotonic()
-        if now < self._tidy_at:
-            return False
-        self._tidy_at = now + TIDY_EVERY_SECONDS
-        found = self.tidy()
-        self._look_at_pending()
-        return found
+        version, look_at = self.store.version(), time.monotonic() + LOOK_EVERY_SECONDS
+        while True:
+            again_after = LOOK_EVERY_SECONDS if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001
+            woken = self.store.wait_for_news(min(self._time_left(), again_after, self.tender.pause()))
+            found = self.tender.watch()
+            self._look_at_pending()
+            if woken or found or (again_at is not None and self.store.clock() >= again_at):
+                return
+            self._check_time()
+            if time.monotonic() >= look_at:
+                if self.store.version() != version:
+                    return
+                look_at = time.monotonic() + LOOK_EVERY_SECONDS
 
     def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() >= self.deadline:
@@ -261,10 +268,16 @@ class Request:
             raise self.failure or NothingFree(nothing_free(self.possible, why))
 
     def _pause(self, seconds: float | None) -> None:
-        """Until there is news, at most so long."""
+        """While somebody else is at work for this request: until he wakes us, at most so long."""
         self._check_time()
-        left = LOOK_EVERY_SECONDS if self.deadline is None else max(0.001, self.deadline - time.monotonic())
-        self.store.wait_for_news(min(left, LOOK_EVERY_SECONDS, LOOK_EVERY_SECONDS if seconds is None else seconds))
+        self.store.listen()
+        self.store.wait_for_news(
+            min(self._time_left(), self.tender.pause(), LOOK_EVERY_SECONDS if seconds is None else seconds)
+        )
+        self.tender.watch()
+
+    def _time_left(self) -> float:
+        return LOOK_EVERY_SECONDS if self.deadline is None else max(0.001, self.deadline - time.monotonic())
 
     def _count_failure(self, error: BlueprintError) -> None:
         """A build failed. Other blueprints are tried first; one that goes on failing ends the request."""
@@ -273,6 +286,9 @@ class Request:
             self.store.events.add("lease.build-failed", lease=self.ids[0], blueprint=error.blueprint, error=str(error))
         if self.count > 1 or failures >= MOST_FAILURES:
             raise error
+        self._rest(error, failures)
+
+    def _rest(self, error: BlueprintError, failures: int) -> None:
         self.failure = error
         self.resting[error.blueprint] = time.monotonic() + FIRST_PAUSE_SECONDS * 2**failures
 
@@ -288,7 +304,7 @@ class Request:
         """See what is offered now. That nothing could serve it any more is no reason to break: it may come back."""
         if self.store.offered != self.possible.config:
             try:
-                self.possible = candidates(self.store, self.demand)
+                self.possible = self.queue.possible(self.demand)
             except DrydockError:
                 self.possible = Candidates(self.store.offered, ())
 
@@ -311,16 +327,3 @@ class Request:
     def _status(self, id: int) -> LeaseStatus:
         ending = self.store.leases.ending(id)
         return ending.status if ending else LeaseStatus.DESTROYED
-
-
-class _NotAllError(Exception):
-    """Inside `_decide_all`: one of several leases cannot be served now."""
-
-    def __init__(self, lease: int, decision: Decision) -> None:
-        self.lease, self.decision = lease, decision
-
-
-def _decide_one(allocator: Allocator, id: int) -> Decision:
-    while (decision := allocator.decide(id)).act is Act.AGAIN and allocator.proposals is None:
-        pass  # something became free in this very transaction
-    return decision

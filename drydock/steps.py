@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 from .allocator import grant, lease_locks
 from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo
 from .discovery import KindClass, describe, load_kind, make
-from .endings import end_lease, finish_destroying, release_lease, release_resource, vacate
+from .endings import check_held, end_lease, finish_destroying, release_lease, release_resource, vacate
 from .errors import BlueprintError, ConfigError, Conflict, NotFound, Refused, Terminated, Yield, quoted
 from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
 from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
 from .store.base import Store
 
-#: how long a hook that failed to tear something down is left alone before it is tried again
-RETRY_SECONDS = 5.0
+#: how long a hook that failed to tear something down is left alone before it is tried again: twice as long each time
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 600.0
 
 
 class Outcome(NamedTuple):
@@ -122,8 +123,11 @@ class Steps:
             ResourceStatus.ACTIVE,
             worker=None,
             idle_since=now,
+            failures=0,
         )
+        self.store.resources.start(resource.id)
         self._tell("resource.activated", resource)
+        self.store.freed(resource.type, resource.id)  # it may have more seats than one
         # Whoever had it built is served first, in the same transaction: nobody can take it in between.
         room = self.store.resources.room(resource.id)
         blueprint = self.store.offers.blueprint(resource.blueprint)
@@ -134,13 +138,20 @@ class Steps:
             # The requester goes on with it: our own claim would shut him out when we only passed by.
             requester = self.store.leases.process_of(resource.built_for)
             grant(self.store, resource.built_for, room, blueprint, keys, requester)
+            self.store.wake(requester)
 
     def _destroy(self, resource: Resource) -> Outcome:
         outcome = self._run(resource, "destroy") if "destroy" in resource.hooks else _DONE
         if outcome.error:
-            outcome = outcome._replace(again_after=RETRY_SECONDS)
             with self.store.write():
-                self._tell("resource.destroy-failed", resource, error=str(outcome.error))
+                failures = self.store.resources.count_failure(resource.id)
+                outcome = outcome._replace(again_after=_retry_after(failures))
+                self._tell("resource.destroy-failed", resource, error=str(outcome.error), failures=failures,
+                           again_after=outcome.again_after)  # fmt: skip
+                # Somebody may wait for its place, and should rather look for another one.
+                self.store.freed(resource.type)
+                self.store.put_down("resource", resource.id, outcome.again_after or 0.0)
+            return outcome
         if outcome.again_after is not None:
             return self._put_down("resource", resource.id, outcome)
         with self.store.write():
@@ -190,10 +201,12 @@ class Steps:
         # The resource failed before the lease was ready: the request is as good as new, and holds nothing of the old.
         if "destroy_lease" in resource.hooks:
             outcome = self._run(resource, "destroy_lease", lease)
-            if outcome.error or outcome.again_after is not None:
-                return self._put_down(
-                    "lease", lease.id, outcome._replace(again_after=outcome.again_after or RETRY_SECONDS)
-                )
+            if outcome.error:
+                with self.store.write():
+                    failures = self.store.leases.count_failure(lease.id)
+                outcome = outcome._replace(again_after=_retry_after(failures))
+            if outcome.again_after is not None:
+                return self._put_down("lease", lease.id, outcome)
         with self.store.write():
             self.store.slot_locks.free(lease.slot_locks, f"lease:{lease.id}")
             self.store.move(
@@ -201,6 +214,8 @@ class Steps:
                 resource=None, fence=None, slot_locks="[]", granted_at=None, worker=None,
             )  # fmt: skip
             self._tell("lease.reacquired", resource, lease=lease)
+            self.store.wake(self.store.leases.process_of(lease.id))
+            self.store.freed(lease.type)  # it waits again, and there may be something for it
             vacate(self.store, resource.id, self.store.process)
         self.step_resource(resource.id)
         return _DONE
@@ -208,9 +223,11 @@ class Steps:
     def _destroy_lease(self, lease: Lease, resource: Resource) -> Outcome:
         outcome = self._run(resource, "destroy_lease", lease) if "destroy_lease" in resource.hooks else _DONE
         if outcome.error:
-            outcome = outcome._replace(again_after=RETRY_SECONDS)
             with self.store.write():
-                self._tell("lease.destroy-failed", resource, lease=lease, error=str(outcome.error))
+                failures = self.store.leases.count_failure(lease.id)
+                outcome = outcome._replace(again_after=_retry_after(failures))
+                self._tell("lease.destroy-failed", resource, lease=lease, error=str(outcome.error), failures=failures,
+                           again_after=outcome.again_after)  # fmt: skip
         if outcome.again_after is not None:
             return self._put_down("lease", lease.id, outcome)
         with self.store.write():
@@ -223,9 +240,14 @@ class Steps:
 
     # ---- giving back
 
-    def release(self, lease: int, reason: str | None = None) -> bool:
-        """Give back a lease, whatever its status, and do what that leaves to be done. False if it was over already."""
+    def release(self, lease: int, reason: str | None = None, *, fence: int | None = None) -> bool:
+        """Give back a lease, whatever its status, and do what that leaves to be done. False if it was over already.
+
+        With `fence`, only if that is the lease's own: raises `LeaseLost` otherwise, and when it was over already.
+        """
         with self.store.write():
+            if fence is not None:
+                check_held(self.store, lease, fence)
             done = release_lease(self.store, lease, self.store.process, reason)
         if done.lease is not None:
             self.step_lease(done.lease)
@@ -279,3 +301,7 @@ class Steps:
             blueprint=resource.blueprint,
             **data,
         )
+
+
+def _retry_after(failures: int) -> float:
+    return float(min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_RETRY_SECONDS))

@@ -41,7 +41,7 @@ class App:
         from ..engine import Engine
 
         engine = Engine(self.store)
-        engine.tidy()
+        engine.tend()
         return engine
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ def parse_id(text: str, kind: str) -> int:
 
 
 def end_on_signals() -> None:
-    """From now on SIGTERM and SIGHUP unwind the command, as ^C does."""
+    """From now on SIGTERM and SIGHUP unwind the command, as ^C does; one that we were told to ignore stays ignored."""
 
     import signal
 
@@ -98,8 +98,9 @@ def end_on_signals() -> None:
         signal.signal(number, signal.SIG_IGN)  # once is enough; a second one must not interrupt the clean-up
         raise Terminated(number)
 
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
+            signal.signal(number, end)
 
 
 def stdout_is_terminal() -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from time import time
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import StatusChanged
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
@@ -20,6 +20,10 @@ from .offers import Offers
 from .records import DamagedRow
 from .resources import Resources
 from .slot_locks import SlotLocks
+from .uptime import boot, uptime
+
+#: no hook is told to wait for longer
+LONGEST_PAUSE_SECONDS = 3600.0
 
 Row = tuple[Any, ...]
 Record = TypeVar("Record")
@@ -28,11 +32,26 @@ _ARROWS: dict[str, Any] = {"lease": LEASE_ARROWS, "resource": RESOURCE_ARROWS}
 _MOVING: dict[str, Any] = {"lease": LEASE_MOVING, "resource": RESOURCE_MOVING}
 
 
+class News(NamedTuple):
+    """Something that a request may have waited for."""
+
+    type: str  #: who waits for this type may use it
+    resource: int | None = None  #: it is a seat on this resource, and nothing else
+
+
 class Store(ABC):
     """One open connection to one store, for one thread of one process."""
 
-    def __init__(self, clock: Callable[[], float] = time) -> None:
+    def __init__(self, clock: Callable[[], float] = time, uptime: Callable[[], float] = uptime) -> None:
+        #: the wall clock
         self.clock = clock
+        #: seconds on a clock that nobody sets; `boot` says since which start of the machine
+        self.uptime = uptime
+        self.boot = boot()
+        #: called inside each transaction that freed something, just before its commit: whoever waits is served there
+        self.serve: Callable[[list[News]], None] = lambda _: None
+        self._news: list[News] = []
+        self._awake: set[str] = set()
         #: rows that a list had to leave out, for whoever shows the list
         self.damaged: list[DamagedRow] = []
         self.events = Events(self)
@@ -65,15 +84,31 @@ class Store(ABC):
         """Whether the process that owns this name still runs. Never blocks, never guesses by process number."""
 
     @abstractmethod
-    def mark(self) -> None:
-        """Part of the transaction that is open: what is committed after it is news for `wait_for_news`."""
+    def listen(self) -> None:
+        """From now on, `wake` reaches `wait_for_news` here. To be called before others can know of our `process`."""
 
     @abstractmethod
-    def wait_for_news(self, seconds: float) -> None:
-        """Return when somebody may have changed the store since the mark, at the latest after `seconds`.
+    def wait_for_news(self, seconds: float) -> bool:
+        """Sleep until somebody wakes this process, at most so long; whether it was woken.
 
-        Without a mark the first call returns at once.
+        It may have been woken before it slept, and more often than there was reason to.
         """
+
+    @abstractmethod
+    def version(self) -> int:
+        """A number that is another one when somebody else has committed."""
+
+    @abstractmethod
+    def may_watch(self) -> bool:
+        """Whether this connection is the one, of all that ask, that looks after the dead and the overdue."""
+
+    @abstractmethod
+    def stop_watching(self) -> None:
+        """Let another one look after them. May be called twice."""
+
+    @abstractmethod
+    def _wake(self, process: str) -> None:
+        """Wake a process that waits, if it still does. Never raises, never blocks."""
 
     @abstractmethod
     def health(self) -> list[Finding]:
@@ -113,14 +148,34 @@ class Store(ABC):
 
     @contextmanager
     def write(self) -> Iterator[None]:
-        """One writing transaction: all of it is kept, or, when the block raises, nothing."""
+        """One writing transaction: all of it is kept, or, when the block raises, nothing.
+
+        What was freed in it is given to those who wait before it is committed, and they are woken after.
+        """
         self._begin()
+        self._news, self._awake = [], set()
         try:
             yield
+            while self._news:
+                news, self._news = self._news, []
+                if self.leases.anybody_waits():
+                    self.serve(news)
         except BaseException:
             self._roll_back()
             raise
         self._commit()
+        for process in self._awake:
+            self._wake(process)
+
+    def freed(self, type: str, resource: int | None = None) -> None:
+        """Part of the transaction that is open: somebody who waits for this type may be able to go on; with
+        `resource`, only since there is a seat on it."""
+        self._news.append(News(type, resource))
+
+    def wake(self, process: str | None) -> None:
+        """Wake this process once the transaction that is open is committed."""
+        if process is not None and process != self.process:
+            self._awake.add(process)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -165,14 +220,19 @@ class Store(ABC):
         _, worker, not_before = row
         if worker == self.process:
             return True
-        if not_before > self.clock() or (worker is not None and self.is_alive(worker)):
+        if self.too_early(not_before) or (worker is not None and self.is_alive(worker)):
             return False
         self.run(f"UPDATE {table} SET worker = :me WHERE id = :id", id=id, me=self.process)
         return True
 
+    def too_early(self, not_before: float) -> bool:
+        """Whether a hook is not to be called yet. A pause that is too long to be one was set by a clock that has been
+        set back since, and is over."""
+        return 0 < not_before - self.clock() <= LONGEST_PAUSE_SECONDS
+
     def put_down(self, table: str, id: int, after_seconds: float) -> None:
         """Give up a claim; nobody is to take it up before `after_seconds` have passed."""
-        later = self.clock() + after_seconds
+        later = self.clock() + min(after_seconds, LONGEST_PAUSE_SECONDS)
         self.run(f"UPDATE {table} SET worker = NULL, not_before = :later WHERE id = :id", id=id, later=later)
 
 

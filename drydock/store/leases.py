@@ -1,11 +1,16 @@
-"""Leases: asked for, granted, ended. A lease that is over costs nothing but its row."""
+"""Leases: asked for, queued, granted, ended. A lease that is over costs nothing but its row.
+
+The queue is the pending leases in the order of `turn`: the moment at which they asked, less a head start for each step
+of priority. That key never changes, so an index keeps the order, and so ageing is bounded: nobody is passed by a
+request that came more than its head start later.
+"""
 
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..attributes import canonical
-from ..model import Demand, Lease, LeaseStatus
+from ..model import Demand, Lease, LeaseStatus, Terms
 from . import resources
 from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
 
@@ -17,7 +22,13 @@ _COLUMNS = (
     " l.created_at, l.granted_at, l.ended_at, l.reason"
 )
 _WIDTH = 15
+# Word for word the condition of the index lease_deadline, or it is not used.
+_HAS_DEADLINE = "deadline IS NOT NULL AND status IN ('acquired', 'active')"
 _FROM = "FROM lease l LEFT JOIN resource r ON r.id = l.resource LEFT JOIN blueprint p ON p.id = r.blueprint"
+
+
+#: each step of priority counts like having asked so much earlier
+HEAD_START_SECONDS = 3600.0
 
 
 class Ending(NamedTuple):
@@ -27,29 +38,193 @@ class Ending(NamedTuple):
     resource: int | None
     slot_locks: tuple[str, ...]
     fence: int | None
+    process: str | None
+    type: str
     blueprint: str | None
     hooks: frozenset[str]
+    cooldown: float
+
+
+class Span(NamedTuple):
+    """How long a lease lasts, as far as its row tells."""
+
+    status: LeaseStatus
+    fence: int | None
+    until: float | None  #: a moment
+    ttl: float | None
+    deadline: float | None  #: the uptime at which its ttl is over
+    boot: str | None  #: of which start of the machine that is the uptime
+    process: str | None
+
+
+class Waiter(NamedTuple):
+    """A lease in the queue."""
+
+    id: int
+    request: int  #: the first lease of those that are granted together; its own id if it is alone
+    blueprints: str  #: as JSON
+    attributes: str  #: as JSON
+    process: str | None
+    owed: float | None
 
 
 class Leases:
     def __init__(self, store: "Store") -> None:
         self._store = store
 
-    def add(self, demand: Demand, owner: str, process: str | None) -> int:
+    def add(self, demand: Demand, terms: Terms, owner: str, process: str | None) -> int:
         """Insert a pending lease; return its id. With `process` it ends when that process dies."""
+        # No turn is before that of whoever asked last, or a clock that was set back would let newcomers pass.
         row = self._store.row(
-            "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, slot_locks, process, not_before,"
-            " failures, created_at)"
-            " VALUES ('pending', :type, :blueprints, :owner, 0, :attributes, '[]', :process, 0, 0, :now) RETURNING id",
+            "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
+            " process, not_before, failures, created_at)"
+            " SELECT 'pending', :type, :blueprints, :owner, :priority, :attributes,"
+            " CASE WHEN asked.at > :now THEN asked.at ELSE :now END - :priority * :head_start,"
+            " '[]', :until, :ttl, 0, :process, 0, 0, :now FROM (SELECT COALESCE((SELECT turn + priority * :head_start"
+            " FROM lease WHERE id = (SELECT max(id) FROM lease)), 0) AS at) asked RETURNING id",
             type=demand.type,
             blueprints=canonical(demand.blueprints),
             owner=owner,
+            priority=terms.priority,
             attributes=canonical(demand.attributes),
+            until=terms.until,
+            ttl=terms.ttl,
             process=process,
             now=self._store.clock(),
+            head_start=HEAD_START_SECONDS,
         )
         assert row is not None
         return int(row[0])
+
+    def join(self, ids: Sequence[int]) -> None:
+        """Note that these leases are granted together or not at all."""
+        for id in ids:
+            self._store.run(
+                "UPDATE lease SET request = :first, turn = (SELECT turn FROM lease WHERE id = :first) WHERE id = :id",
+                first=ids[0],
+                id=id,
+            )
+
+    # ---- the queue
+
+    def anybody_waits(self, type: str | None = None) -> bool:
+        """Whether a lease (of this type) is pending."""
+        of_type = "" if type is None else " AND type = :type"
+        return bool(
+            self._store.rows(
+                f"SELECT 1 FROM lease WHERE status = 'pending'{of_type} LIMIT 1",
+                **({} if type is None else {"type": type}),
+            )
+        )
+
+    def queue(self, type: str) -> list[Waiter]:
+        """Who waits for something of this type, in the order in which they are served."""
+        rows = self._store.rows(
+            "SELECT id, COALESCE(request, id), blueprints, attributes, process, owed FROM lease"
+            " WHERE status = 'pending' AND type = :type ORDER BY turn, id",
+            type=type,
+        )
+        return [Waiter(*row) for row in rows]
+
+    def waited_for(self) -> list[str]:
+        """The types that somebody waits for."""
+        return [type for (type,) in self._store.rows("SELECT DISTINCT type FROM lease WHERE status = 'pending'")]
+
+    def ahead_of(self, lease: int, type: str) -> int:
+        """How many requests for the same type are served before this one."""
+        row = self._store.row(
+            "SELECT count(DISTINCT COALESCE(request, id)) FROM lease WHERE status = 'pending' AND type = :type"
+            " AND (turn, id) < (SELECT turn, id FROM lease WHERE id = :lease)",
+            type=type,
+            lease=lease,
+        )
+        return row[0] if row else 0
+
+    def owe(self, id: int, since: float | None) -> None:
+        """Note that there is something which only the requester can look at, or that he has looked."""
+        self._store.run("UPDATE lease SET owed = :since WHERE id = :id", id=id, since=since)
+
+    # ---- how long it lasts
+
+    def span(self, id: int) -> Span | None:
+        row = self._store.row(
+            "SELECT status, fence, until, ttl, deadline, boot, process FROM lease WHERE id = :id", id=id
+        )
+        return Span(status_of(LeaseStatus, row[0]), *row[1:]) if row else None
+
+    def count_from_now(self, id: int) -> None:
+        """Let its ttl, if it has one, begin now."""
+        self._store.run(
+            "UPDATE lease SET deadline = :uptime + ttl, boot = :boot, warned = 0 WHERE id = :id AND ttl IS NOT NULL",
+            id=id,
+            uptime=self._store.uptime(),
+            boot=self._store.boot,
+        )
+
+    def extend(self, id: int, ttl: float | None, until: float | None) -> None:
+        """Give it another ttl or end; None leaves it as it is."""
+        self._store.run(
+            "UPDATE lease SET ttl = COALESCE(:ttl, ttl), until = COALESCE(:until, until), warned = 0 WHERE id = :id",
+            id=id,
+            ttl=ttl,
+            until=until,
+        )
+
+    def outlive(self, id: int, until: float) -> None:
+        """Let it end at this moment, and no longer with a process or for want of renewal."""
+        self._store.run(
+            "UPDATE lease SET until = :until, ttl = NULL, deadline = NULL, process = NULL, warned = 0 WHERE id = :id",
+            id=id,
+            until=until,
+        )
+
+    def overdue(self) -> list[tuple[int, str]]:
+        """Leases whose time is over: id, and why."""
+        now, uptime, boot = self._store.clock(), self._store.uptime(), self._store.boot
+        rows = self._store.rows(
+            "SELECT id, 'its time is up' FROM lease"
+            " WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active') AND until <= :now"
+            f" UNION ALL SELECT id, 'it was not renewed in time' FROM lease WHERE {_HAS_DEADLINE}"
+            " AND boot = :boot AND deadline <= :uptime"
+            f" UNION ALL SELECT id, 'the machine was started again' FROM lease WHERE {_HAS_DEADLINE} AND boot < :boot"
+            f" UNION ALL SELECT id, 'the machine was started again' FROM lease WHERE {_HAS_DEADLINE} AND boot > :boot",
+            now=now,
+            uptime=uptime,
+            boot=boot,
+        )
+        return sorted(rows)
+
+    def next_end(self) -> float | None:
+        """In how many seconds the next lease is over, unless it is renewed."""
+        now, uptime = self._store.clock(), self._store.uptime()
+        row = self._store.row(
+            "SELECT (SELECT min(until) FROM lease WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active')),"
+            f" (SELECT min(deadline) FROM lease WHERE {_HAS_DEADLINE} AND boot = :boot)",
+            boot=self._store.boot,
+        )
+        assert row is not None
+        until, deadline = row
+        left = [*([] if until is None else [until - now]), *([] if deadline is None else [deadline - uptime])]
+        return min(left, default=None)
+
+    def to_warn(self, before: float) -> list[tuple[int, str | None]]:
+        """Granted leases that end in less than `before` seconds, or a quarter of their time, and were not warned: id,
+        process."""
+        rows = self._store.rows(
+            "SELECT id, process FROM lease WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active')"
+            " AND status <> 'pending' AND warned = 0 AND until <= :now + :before AND until - (until - granted_at) / 4 <= :now"
+            f" UNION SELECT id, process FROM lease WHERE {_HAS_DEADLINE} AND boot = :boot AND warned = 0"
+            " AND deadline <= :uptime + :before AND deadline - ttl / 4 <= :uptime",
+            now=self._store.clock(),
+            uptime=self._store.uptime(),
+            boot=self._store.boot,
+            before=before,
+        )
+        return [(id, process) for id, process in rows]
+
+    def warned(self, id: int) -> None:
+        """Note that its end was announced."""
+        self._store.run("UPDATE lease SET warned = 1 WHERE id = :id", id=id)
 
     def get(self, id: int) -> Lease | None:
         row = self._store.row(f"SELECT {_COLUMNS}, {resources.COLUMNS} {_FROM} WHERE l.id = :id", id=id)
@@ -76,16 +251,6 @@ class Leases:
         )
         return [id for (id,) in rows]
 
-    def ahead_of(self, lease: int, type: str) -> int:
-        """How many requests for the same type are older and still wait."""
-        row = self._store.row(
-            "SELECT count(*) FROM lease WHERE status IN ('pending', 'acquired', 'released', 'broken')"
-            " AND status = 'pending' AND type = :type AND id < :lease",
-            type=type,
-            lease=lease,
-        )
-        return row[0] if row else 0
-
     def holders(self, shapes: Sequence[int], most: int) -> list[tuple[int, str, str, float]]:
         """Some who hold resources of these shapes, longest first: lease, owner, resource name, granted at."""
         found: list[tuple[int, str, str, float]] = []
@@ -101,7 +266,8 @@ class Leases:
 
     def ending(self, id: int) -> Ending | None:
         row = self._store.row(
-            f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, p.name, p.hooks {_FROM} WHERE l.id = :id",
+            f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, l.process, l.type, p.name, p.hooks, p.cooldown {_FROM}"
+            " WHERE l.id = :id",
             id=id,
         )
         return _ending(row) if row else None
@@ -111,8 +277,7 @@ class Leases:
     def moving(self) -> list[tuple[int, LeaseStatus, str | None, float]]:
         """Leases that somebody must move on: id, status, the process at work on it, not before when."""
         rows = self._store.rows(
-            "SELECT id, status, worker, not_before FROM lease WHERE status IN ('pending', 'acquired', 'released', 'broken')"
-            " AND status <> 'pending'"
+            "SELECT id, status, worker, not_before FROM lease WHERE status IN ('acquired', 'released', 'broken')"
         )
         return sorted((id, LeaseStatus(status), worker, not_before) for id, status, worker, not_before in rows)
 
@@ -147,14 +312,17 @@ class Leases:
 
 @reads("lease")
 def _ending(row: tuple[Any, ...]) -> Ending:
-    _, status, resource, locks, fence, blueprint, hooks = row
+    _, status, resource, locks, fence, process, type, blueprint, hooks, cooldown = row
     return Ending(
         status_of(LeaseStatus, status),
         resource,
         texts(locks, "slot_locks"),
         fence,
+        process,
+        type,
         blueprint,
         frozenset(hooks.split()) if hooks else frozenset(),
+        cooldown or 0.0,
     )
 
 

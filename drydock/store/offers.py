@@ -14,7 +14,7 @@ from .records import pairs, reads, text
 if TYPE_CHECKING:
     from .base import Store
 
-_BLUEPRINT = "id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled = 1 AND listed = 1, live"
+_BLUEPRINT = "id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled = 1 AND listed = 1, live, cooldown, lifetime, ttl"
 _FREE = "b.resource IS NULL AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1"
 _SITE = "b.id, b.name, b.blueprint, b.shape, b.slot_lock, b.lease_locks, b.attributes, b.fence"
 
@@ -64,7 +64,10 @@ class Offers:
         return row[0] if row else 0
 
     def changed(self) -> None:
+        """Note that something did; who waits may be able to go on."""
         self._store.run("UPDATE store SET config = config + 1 WHERE id = 1")
+        for type in self._store.leases.waited_for():
+            self._store.freed(type)
 
     def blueprints(self) -> list[Blueprint]:
         rows = self._store.rows(f"SELECT {_BLUEPRINT} FROM blueprint ORDER BY id")
@@ -82,10 +85,12 @@ class Offers:
     def save_blueprint(self, blueprint: Blueprint, settings: Mapping[str, Any]) -> int:
         """Insert it, or replace the one of the same name, whose id, live count and switch stay; return the id."""
         row = self._store.row(
-            "INSERT INTO blueprint (name, kind, type, source, seats, most, grace, pooled, hooks, enabled, listed, live, bounded_at)"
-            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0, 0)"
+            "INSERT INTO blueprint (name, kind, type, source, seats, most, grace, pooled, hooks, enabled, listed, live, bounded_at,"
+            " cooldown, lifetime, ttl)"
+            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0, 0, :cooldown, :lifetime, :ttl)"
             " ON CONFLICT (name) DO UPDATE SET kind = :kind, type = :type, source = :source,"
             " seats = :seats, most = :most, grace = :grace, pooled = :pooled, hooks = :hooks, listed = 1,"
+            " cooldown = :cooldown, lifetime = :lifetime, ttl = :ttl,"
             " bounded_at = CASE WHEN COALESCE(blueprint.seats, 0) = COALESCE(:seats, 0)"
             " AND COALESCE(blueprint.most, 0) = COALESCE(:most, 0) THEN blueprint.bounded_at ELSE :now END"
             " RETURNING id",
@@ -98,6 +103,9 @@ class Offers:
             grace=blueprint.grace,
             pooled=int(blueprint.pooled),
             hooks=" ".join(sorted(blueprint.hooks)),
+            cooldown=blueprint.cooldown,
+            lifetime=blueprint.lifetime,
+            ttl=blueprint.ttl,
             now=self._store.clock(),
         )
         assert row is not None
@@ -133,6 +141,15 @@ class Offers:
             self._store.rows(
                 "UPDATE blueprint SET live = live + 1"
                 " WHERE id = :id AND enabled = 1 AND listed = 1 AND (most IS NULL OR live < most) RETURNING live",
+                id=blueprint,
+            )
+        )
+
+    def has_room(self, blueprint: int) -> bool:
+        """Whether it may have one more live resource."""
+        return bool(
+            self._store.rows(
+                "SELECT 1 FROM blueprint WHERE id = :id AND enabled = 1 AND listed = 1 AND (most IS NULL OR live < most)",
                 id=blueprint,
             )
         )
@@ -361,7 +378,7 @@ UNLIMITED = 2**31 - 1
 
 @reads("blueprint")
 def _blueprint(row: tuple[Any, ...]) -> Blueprint:
-    id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled, live = row
+    id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled, live, cooldown, lifetime, ttl = row
     return Blueprint(
         id,
         text(name, "name"),
@@ -375,6 +392,9 @@ def _blueprint(row: tuple[Any, ...]) -> Blueprint:
         frozenset(text(hooks, "hooks").split()),
         bool(enabled),
         live,
+        cooldown,
+        lifetime,
+        ttl,
     )
 
 

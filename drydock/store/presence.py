@@ -15,16 +15,21 @@ from ..errors import StoreError, quoted
 _NAME = re.compile("[0-9a-f]{12}")
 
 
+#: the byte whose holder keeps watch; no name can be so large
+_WATCH = 2**56
+
+
 class _Registry:
-    """What this process holds: a descriptor for each file, and the offsets locked through it."""
+    """What this process holds: a descriptor for each file, the offsets locked through it, and who of us keeps watch."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.files: dict[str, tuple[int, set[int]]] = {}
+        self.watchers: dict[str, str] = {}
 
     def file(self, path: str) -> tuple[int, set[int]]:
         if self.pid != os.getpid():  # a forked child holds none of its parent's locks
-            self.pid, self.files = os.getpid(), {}
+            self.pid, self.files, self.watchers = os.getpid(), {}, {}
         if path not in self.files:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -69,6 +74,24 @@ def is_alive(path: str, name: str) -> bool:
         return True
     fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
     return False
+
+
+def watch(path: str, name: str) -> bool:
+    """Whether the connection of this name keeps watch: one does, of all that ask, until it lets go or dies."""
+    fd, _ = _registry.file(path)
+    watcher = _registry.watchers.get(path)
+    if watcher is None and _lock(fd, _WATCH):
+        # Of two threads that ask at once, both may have the process's lock; one of them is written down.
+        watcher = _registry.watchers.setdefault(path, name)
+    return watcher == name
+
+
+def unwatch(path: str, name: str) -> None:
+    """Let another keep watch. May be called twice."""
+    fd, _ = _registry.file(path)
+    if _registry.watchers.get(path) == name:
+        del _registry.watchers[path]
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, _WATCH)
 
 
 def _lock(fd: int, offset: int) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..attributes import canonical
 from ..model import Resource, ResourceStatus
 from .offers import UNLIMITED, numbered
-from .records import moment, pairs, reads, status_of, text, texts
+from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
 
 if TYPE_CHECKING:
     from .base import Store
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 #: what `from_row` reads, for the aliases r (resource) and p (its blueprint)
 COLUMNS = (
     "r.id, r.name, r.type, p.name, r.status, r.attributes, r.slot_locks, r.fence, r.seats, r.used, r.created_at,"
-    " r.idle_since, r.built_for, r.reclaimed_for, p.hooks"
+    " r.idle_since, r.built_for, r.reclaimed_for, r.failures, r.not_before, r.rests_until, r.until, r.ttl, p.hooks"
 )
-WIDTH = 15
+WIDTH = 20
 _FROM = "FROM resource r JOIN blueprint p ON p.id = r.blueprint"
 # Word for word the condition of the index resource_room, or it is not used.
-_ROOM = "r.status = 'active' AND r.open = 1 AND r.used < r.seats"
+_ROOM = "r.status = 'active' AND r.open = 1 AND r.used < r.seats AND r.rests_until IS NULL"
 _ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
 
 
@@ -53,6 +53,7 @@ class Left(NamedTuple):
     open: bool
     status: ResourceStatus
     has_destroy_hook: bool
+    type: str
 
 
 class Resources:
@@ -74,12 +75,15 @@ class Resources:
         fence: int,
         built_for: int | None,
         worker: str | None,
+        lifetime: float | None,
+        ttl: float | None,
     ) -> int:
         """Insert a resource that holds no slot lock yet; return its id."""
         row = self._store.row(
             "INSERT INTO resource (blueprint, binding, shape, name, type, status, attributes, slot_locks, lease_locks, seats,"
-            " used, open, fence, built_for, worker, not_before, created_at, idle_since) VALUES (:blueprint, :binding, :shape,"
-            " :name, :type, :status, :attributes, '[]', :lease_locks, :seats, 0, 1, :fence, :built_for, :worker, 0, :now, :now)"
+            " used, open, fence, built_for, worker, not_before, created_at, idle_since, until, ttl) VALUES (:blueprint, :binding, :shape,"
+            " :name, :type, :status, :attributes, '[]', :lease_locks, :seats, 0, 1, :fence, :built_for, :worker, 0, :now, :now,"
+            " :now + :lifetime, :ttl)"
             " RETURNING id",
             blueprint=blueprint,
             binding=binding,
@@ -93,6 +97,8 @@ class Resources:
             fence=fence,
             built_for=built_for,
             worker=worker,
+            lifetime=lifetime,
+            ttl=ttl,
             now=self._store.clock(),
         )
         assert row is not None
@@ -154,9 +160,11 @@ class Resources:
         return rows[0][0] if rows else None
 
     def reclaimed_for(self, lease: int) -> int | None:
-        """The resource that is still being torn down to make room for a lease."""
+        """The resource that is still being torn down to make room for a lease. One whose hook failed is not waited
+        for: another may go faster."""
         row = self._store.row(
-            "SELECT id FROM resource WHERE status IN ('pending', 'released', 'broken') AND reclaimed_for = :lease",
+            "SELECT id FROM resource WHERE status IN ('pending', 'released', 'broken') AND reclaimed_for = :lease"
+            " AND failures = 0",
             lease=lease,
         )
         return row[0] if row else None
@@ -234,7 +242,7 @@ class Resources:
         """Count one more lease and raise the fence; return the fence, or None when there is no seat (any more)."""
         row = self._store.row(
             "UPDATE resource SET used = used + 1, fence = fence + 1"
-            " WHERE id = :id AND status = 'active' AND open = 1 AND used < seats RETURNING fence",
+            " WHERE id = :id AND status = 'active' AND open = 1 AND used < seats AND rests_until IS NULL RETURNING fence",
             id=id,
         )
         return row[0] if row else None
@@ -242,13 +250,13 @@ class Resources:
     def leave_seat(self, id: int) -> Left:
         """Count one lease less. Idle time counts from now."""
         row = self._store.row(
-            "UPDATE resource SET used = used - 1, idle_since = :now WHERE id = :id RETURNING used, open, status,"
+            "UPDATE resource SET used = used - 1, idle_since = :now WHERE id = :id RETURNING used, open, status, type,"
             " (SELECT hooks FROM blueprint WHERE id = resource.blueprint)",
             id=id,
             now=self._store.clock(),
         )
         assert row is not None
-        return Left(row[0], bool(row[1]), ResourceStatus(row[2]), "destroy" in row[3].split())
+        return Left(row[0], bool(row[1]), ResourceStatus(row[2]), "destroy" in row[4].split(), row[3])
 
     def moving(self) -> list[tuple[int, ResourceStatus, str | None, float]]:
         """Resources that somebody must move on: id, status, the process at work on it, not before when."""
@@ -256,6 +264,71 @@ class Resources:
             "SELECT id, status, worker, not_before FROM resource WHERE status IN ('pending', 'released', 'broken') ORDER BY id"
         )
         return [(id, ResourceStatus(status), worker, not_before) for id, status, worker, not_before in rows]
+
+    def start(self, id: int) -> None:
+        """Let its lifetime, if it has one, begin now."""
+        self._store.run(
+            "UPDATE resource SET until = :now + (SELECT lifetime FROM blueprint b WHERE b.id = resource.blueprint)"
+            " WHERE id = :id AND until IS NOT NULL",
+            id=id,
+            now=self._store.clock(),
+        )
+
+    def rest(self, id: int, until: float) -> None:
+        """Let it take no new lease before this moment."""
+        self._store.run("UPDATE resource SET rests_until = :until WHERE id = :id", id=id, until=until)
+
+    def rested(self, now: float) -> bool:
+        """Whether one has rested long enough."""
+        return bool(
+            self._store.rows(
+                "SELECT 1 FROM resource WHERE rests_until IS NOT NULL AND rests_until <= :now LIMIT 1", now=now
+            )
+        )
+
+    def wake_up(self, now: float) -> list[tuple[int, str]]:
+        """End the rest of those that have rested long enough: id and type of each."""
+        rows = self._store.rows(
+            "UPDATE resource SET rests_until = NULL WHERE rests_until IS NOT NULL AND rests_until <= :now RETURNING id, type",
+            now=now,
+        )
+        return [(id, type) for id, type in rows]
+
+    def overdue(self, now: float) -> list[int]:
+        """Active resources whose time is over, or which were idle for longer than they are kept."""
+        rows = self._store.rows(
+            "SELECT id FROM resource WHERE until IS NOT NULL AND status = 'active' AND until <= :now"
+            " UNION SELECT id FROM resource WHERE ttl IS NOT NULL AND used = 0 AND status = 'active'"
+            " AND idle_since + ttl <= :now ORDER BY 1",
+            now=now,
+        )
+        return [id for (id,) in rows]
+
+    def count_failure(self, id: int) -> int:
+        """Note that its hook failed once more in a row; return how often."""
+        row = self._store.row("UPDATE resource SET failures = failures + 1 WHERE id = :id RETURNING failures", id=id)
+        return row[0] if row else 0
+
+    def usable(self, shapes: Sequence[int], most: int) -> int:
+        """How many resources of these shapes may take leases, those in use and those being built included, counted up
+        to `most`."""
+        number = 0
+        for shape in shapes:
+            row = self._store.row(
+                "SELECT count(*) FROM (SELECT 1 FROM resource WHERE shape = :shape AND status <> 'destroyed'"
+                " AND status IN ('pending', 'active') AND open = 1 LIMIT :most) counted",
+                shape=shape,
+                most=most - number,
+            )
+            number += row[0] if row else 0
+        return number
+
+    def types_beside(self, id: int) -> set[str]:
+        """The types that are made of bindings which this resource holds, its own included."""
+        rows = self._store.rows(
+            "SELECT DISTINCT p.type FROM binding b JOIN blueprint p ON p.id = b.blueprint WHERE b.resource = :id", id=id
+        )
+        return {type for (type,) in rows}
 
     def blueprint_of(self, id: int) -> int:
         """The id of its blueprint."""
@@ -281,6 +354,11 @@ def from_row(row: tuple[Any, ...]) -> Resource:
         idle,
         built,
         reclaimed,
+        failures,
+        not_before,
+        rests_until,
+        until,
+        ttl,
         hooks,
     ) = row
     return Resource(
@@ -298,6 +376,11 @@ def from_row(row: tuple[Any, ...]) -> Resource:
         moment(idle, "idle_since"),
         built,
         reclaimed,
+        failures,
+        moment(not_before, "not_before"),
+        moment_or_none(rests_until, "rests_until"),
+        moment_or_none(until, "until"),
+        ttl,
         frozenset(text(hooks, "hooks").split()),
     )
 

@@ -176,3 +176,78 @@ def first_tables(db: "Database") -> None:
     db.conn.execute(
         "INSERT INTO store (id, config, created_at) VALUES (1, 1, (julianday('now') - 2440587.5) * 86400.0)"
     )
+
+
+# What a request in the queue and the end of a lease must know. The table is made anew without its reference to
+# `resource`, which would make the database look through all leases ever whenever an old resource is forgotten.
+_LEASE_TABLE = f"""
+CREATE TABLE lease_new (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    status TEXT NOT NULL CHECK (status IN ({_LEASE})),
+    type TEXT NOT NULL,
+    blueprints TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    attributes TEXT NOT NULL,
+    request INTEGER,  -- the first lease of those that are granted together; NULL: it is the only one
+    turn REAL NOT NULL,  -- its place in the queue: the smallest is served first
+    owed REAL,  -- since when (uptime) there is something that only its requester can look at
+    resource INTEGER,
+    slot_locks TEXT NOT NULL,
+    fence INTEGER,
+    until REAL,
+    ttl REAL,
+    deadline REAL,  -- the uptime at which its ttl is over
+    boot TEXT,  -- of which start of the machine that is the uptime
+    warned INTEGER NOT NULL,  -- 1: its coming end has been told
+    process TEXT,  -- the process that it is bound to: it ends when that dies
+    worker TEXT,
+    not_before REAL NOT NULL,
+    failures INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    granted_at REAL,
+    ended_at REAL,
+    reason TEXT,
+    CHECK (resource IS NOT NULL OR status IN ('pending', 'broken', 'destroyed'))
+) STRICT
+"""
+_LEASE_KEPT = (
+    "id, status, type, blueprints, owner, priority, attributes, resource, slot_locks, fence, until, ttl, process, worker,"
+    " not_before, failures, created_at, granted_at, ended_at, reason"
+)
+WAITING_AND_ENDING = f"""
+{_LEASE_TABLE};
+INSERT INTO lease_new ({_LEASE_KEPT}, turn, warned) SELECT {_LEASE_KEPT}, created_at, 0 FROM lease;
+UPDATE sqlite_sequence SET seq = COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'lease'), seq) WHERE name = 'lease_new';
+DROP TABLE lease;
+ALTER TABLE lease_new RENAME TO lease;
+CREATE INDEX lease_queue ON lease (type, turn, id) WHERE status = 'pending';
+CREATE INDEX lease_moving ON lease (id) WHERE status IN ('acquired', 'released', 'broken');
+CREATE INDEX lease_live ON lease (resource) WHERE status <> 'destroyed';
+CREATE INDEX lease_process ON lease (process) WHERE process IS NOT NULL AND status <> 'destroyed';
+CREATE INDEX lease_until ON lease (until) WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active');
+CREATE INDEX lease_deadline ON lease (boot, deadline) WHERE deadline IS NOT NULL AND status IN ('acquired', 'active');
+
+ALTER TABLE blueprint ADD COLUMN cooldown REAL NOT NULL DEFAULT 0;
+ALTER TABLE blueprint ADD COLUMN lifetime REAL;
+ALTER TABLE blueprint ADD COLUMN ttl REAL;
+
+ALTER TABLE resource ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE resource ADD COLUMN rests_until REAL;
+ALTER TABLE resource ADD COLUMN until REAL;
+ALTER TABLE resource ADD COLUMN ttl REAL;
+ALTER TABLE resource ADD COLUMN ended_at REAL;
+DROP INDEX resource_room;
+CREATE INDEX resource_room ON resource (shape, used, idle_since, id)
+    WHERE status = 'active' AND open = 1 AND used < seats AND rests_until IS NULL;
+CREATE INDEX resource_resting ON resource (rests_until) WHERE rests_until IS NOT NULL;
+CREATE INDEX resource_until ON resource (until) WHERE until IS NOT NULL AND status = 'active';
+CREATE INDEX resource_ttl ON resource (idle_since + ttl) WHERE ttl IS NOT NULL AND used = 0 AND status = 'active';
+"""
+
+
+@migrations()
+def waiting_and_ending(db: "Database") -> None:
+    for statement in WAITING_AND_ENDING.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)

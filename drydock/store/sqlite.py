@@ -17,9 +17,11 @@ from ..model import Finding
 from . import files, presence
 from .base import Row, Store
 from .turnstile import Turnstile
+from .uptime import uptime
+from .wakeups import Wakeups
 
 APPLICATION_ID = 0x44727944  # "DryD"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SAFE_SINCE = (3, 51, 3)  # the WAL-reset bug is fixed from here on
 OLDEST = (3, 38, 0)
 
@@ -32,7 +34,7 @@ DURABILITY = "DRYDOCK_SYNCHRONOUS"
 PATIENCE_SECONDS = 10.0
 FILES_NEEDED = 4  # the database, its log, its shared memory, and the file that shows who lives
 BUSY_SECONDS = 5.0  # for whoever does not come through the turnstile
-NEWS_EVERY_SECONDS = 0.02
+LOOK_EVERY_SECONDS = 0.02  # where nobody can wake us
 LARGEST_VALUE_BYTES = 64 * 1024 * 1024
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 # A message that quotes damaged bytes cannot even be read; the driver then raises the latter.
@@ -48,8 +50,9 @@ class SqliteStore(Store):
         connection: sqlite3.Connection,
         turnstile: Turnstile | None,
         clock: Callable[[], float],
+        uptime: Callable[[], float] = uptime,
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, uptime)
         self.address = path
         self.path = path
         self.connection = connection
@@ -59,7 +62,7 @@ class SqliteStore(Store):
         self._pid = os.getpid()
         self._file = _identity(path)
         self._process: str | None = None
-        self._news: int | None = None
+        self._wakeups = Wakeups(path + ".wake")
         self._closed = False
 
     @classmethod
@@ -70,6 +73,7 @@ class SqliteStore(Store):
         read_only: bool = False,
         make_parents: bool = False,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = uptime,
     ) -> "SqliteStore":
         """Open the store in this file, making the file (mode 0600) or bringing its schema up to date if need be.
 
@@ -83,13 +87,13 @@ class SqliteStore(Store):
             files.check_folder(os.path.dirname(path), path)
             if not files.exists(path):
                 raise StoreError(f"there is no store at {quoted(path)} yet; make it with: drydock apply FILE")
-            return cls(path, _connect(path, "ro", _check_version), None, clock)
+            return cls(path, _connect(path, "ro", _check_version), None, clock, uptime)
         files.prepare(path, make_parents=make_parents)
         turnstile = Turnstile(path + ".lock")
         try:
             turnstile.enter(PATIENCE_SECONDS)
             # Inside: the first to open after a crash repairs the log, and must not meet a writer.
-            store = cls(path, _connect(path, "rw", _make_ready), turnstile, clock)
+            store = cls(path, _connect(path, "rw", _make_ready), turnstile, clock, uptime)
         except BaseException:
             turnstile.close()
             raise
@@ -203,21 +207,35 @@ class SqliteStore(Store):
     def _presence(self) -> str:
         return self.path + ".live"
 
-    def mark(self) -> None:
-        # data_version grows when another connection commits, which none can while we write.
-        self._news = self.rows("PRAGMA data_version")[0][0]
+    def listen(self) -> None:
+        self._wakeups.listen(self.process)
 
-    def wait_for_news(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
-            version = self.rows("PRAGMA data_version")[0][0]
-            if version != self._news:
-                self._news = version
-                return
+    def wait_for_news(self, seconds: float) -> bool:
+        if self._wakeups.listening:
+            return self._wakeups.wait(seconds)
+        before, deadline = self.version(), time.monotonic() + seconds
+        while self.version() == before:
             left = deadline - time.monotonic()
             if left <= 0:
-                return
-            time.sleep(min(NEWS_EVERY_SECONDS, left))
+                return False
+            time.sleep(min(LOOK_EVERY_SECONDS, left))
+        return True
+
+    def version(self) -> int:
+        return int(self.rows("PRAGMA data_version")[0][0])
+
+    def may_watch(self) -> bool:
+        return presence.watch(self._presence, self.process)
+
+    def stop_watching(self) -> None:
+        presence.unwatch(self._presence, self.process)
+
+    def _wake(self, process: str) -> None:
+        self._wakeups.wake(process)
+
+    def news_fileno(self) -> int | None:
+        """A descriptor that becomes readable when there is news, for whoever waits for other things too."""
+        return self._wakeups.fileno()
 
     def health(self) -> list[Finding]:
         return [*self._integrity(), *self._surroundings()]
@@ -255,8 +273,11 @@ class SqliteStore(Store):
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
+        self._wakeups.close()
         # A lease ends with its process, not with the connection that took it: then the name lives on until we die.
         with contextlib.suppress(DrydockError):
+            if self._process is not None:
+                presence.unwatch(self._presence, self._process)
             if self._process is not None and not self.leases.any_bound_to(self._process):
                 presence.withdraw(self._presence, self._process)
         if self._turnstile is None:

@@ -1,0 +1,196 @@
+"""Serve the queue: the one place where anything is given to anybody.
+
+The queue is walked in its order, inside one transaction, and each request decides in its turn. A request that can be
+served is served there and then, whoever's transaction it is: the process that frees a thing hands it over, and wakes
+its new holder after the commit. A request that could use what is there, and cannot yet, keeps it from those behind:
+one that wants several until there are enough, and one whose blueprint must be asked for plans until its requester has
+asked. Nobody else keeps anything from anybody, so a request that cannot use a thing never stands in the way of others.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from .allocator import Act, Ahead, Allocator, Decision, decide_together
+from .attributes import canonical, fits
+from .candidates import Candidates, candidates, free_sites, sites_with
+from .endings import release_lease
+from .errors import Conflict, DrydockError
+from .model import Demand
+from .store.base import News, Store
+from .store.leases import Waiter
+from .store.resources import Room
+
+#: a requester that does not look for so long after he was told loses his turn to those behind him, not his place
+PATIENCE_SECONDS = 2.0
+MOST_KNOWN = 1000
+
+
+class Mine(NamedTuple):
+    """The request of whoever serves the queue: in its turn it decides for itself, since it may have plans at hand."""
+
+    request: int
+    decide: Callable[[Ahead], None]
+
+
+class Queue:
+    """The queue of one store, as one connection serves it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.known: dict[str, Candidates] = {}  # who could serve a demand, until something offered changes
+        self.buildable: dict[str, int] = {}  # demands that some blueprint said it can serve, and when it was asked
+        store.serve = self.serve_news
+
+    def possible(self, demand: Demand) -> Candidates:
+        """Who could ever serve `demand`; see `candidates.candidates` for what it raises."""
+        key = key_of(demand.type, canonical(demand.blueprints), canonical(demand.attributes))
+        found = self.known.get(key)
+        if found is None or found.config != self.store.offers.config():
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()
+            found = self.known[key] = candidates(self.store, demand)
+        return found
+
+    # ---- what became free
+
+    def serve_news(self, news: Sequence[News]) -> None:
+        """Give what became free in the open transaction to those who wait for it."""
+        types = {one.type: None for one in news if one.resource is None}
+        for one in news:
+            if one.type in types or one.resource is None:
+                continue
+            self.serve(one.type, seat=one.resource)
+            room = self.store.resources.room(one.resource)
+            if room and not room.used:  # nobody wants it as it is; somebody may want its place
+                types.update(dict.fromkeys([one.type, *self.store.resources.types_beside(one.resource)]))
+        for type in types:
+            self.serve(type, planned=False)
+
+    def serve(self, type: str, *, seat: int | None = None, planned: bool = True, mine: Mine | None = None) -> None:
+        """Walk the queue of one type and give to each request what it can have.
+
+        `seat`: nothing but a seat on this resource became free. `planned`: those whose blueprint must be asked have
+        asked it since what they need last changed. `mine`: stop after this request.
+        """
+        ahead, config = Ahead(), self.store.offers.config()
+        cannot: set[str] = set()
+        looked = False  # mine has looked for itself, and lets the next one look
+        room = None if seat is None else self.store.resources.room(seat)
+        if seat is not None and room is None:
+            return
+        for request, waiters in self._requests(type):
+            if mine and request == mine.request:
+                mine.decide(ahead)
+                if waiters[0].owed is None:
+                    break
+                looked = True
+                continue
+            key = key_of(type, waiters[0].blueprints, waiters[0].attributes)
+            if key in cannot and len(waiters) == 1:
+                continue
+            possible = self._known(type, waiters[0], config)
+            if (room and not _fits(possible, room)) or self._is_dead(waiters):
+                continue
+            if looked:
+                if self._let_him_ask(waiters[0], possible, Ahead(), planned=False):
+                    break
+                continue
+            decision = self._decide(waiters, possible, ahead, planned=planned)
+            if decision.act is Act.WAIT:
+                cannot.add(key)
+            if room and (room := self.store.resources.room(room.id)) is None:
+                break
+
+    def _requests(self, type: str) -> Iterator[tuple[int, list[Waiter]]]:
+        for request, waiters in groupby(self.store.leases.queue(type), lambda waiter: waiter.request):
+            yield request, list(waiters)
+
+    def _is_dead(self, waiters: Sequence[Waiter]) -> bool:
+        """A request whose requester died is dropped, and what he had built or reclaimed for it is left to others."""
+        process = waiters[0].process
+        if process is None or process == self.store.process or self.store.is_alive(process):
+            return False
+        for waiter in waiters:
+            with contextlib.suppress(Conflict):
+                release_lease(self.store, waiter.id, self.store.process, "its process died")
+        return True
+
+    def _decide(self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead, *, planned: bool) -> Decision:
+        """Give a request of somebody else what can be given without asking a blueprint."""
+        first = waiters[0]
+        wanted = json.loads(first.attributes)
+        # Whether it is his turn to ask is decided by what is owed to him, so here his builders count as asked.
+        asked = () if any(not c.blueprint.pooled for c in possible.enabled) else None
+        allocator = Allocator(self.store, possible, wanted, process=first.process, proposals=asked, ahead=ahead)
+        decision, granted = decide_together(allocator, [waiter.id for waiter in waiters])
+        if granted or decision.act in (Act.BUILD, Act.CLEAR) or decision.again_at is not None:
+            self.store.wake(first.process)
+        if len(granted) == len(waiters):
+            return decision
+        if decision.act in (Act.WAIT, Act.AGAIN):
+            self._let_him_ask(first, possible, ahead, planned=planned)
+        if len(waiters) > 1 and self._may_come_together(possible, wanted, len(waiters)):
+            ahead.keep(possible)
+        return decision
+
+    def _let_him_ask(self, waiter: Waiter, possible: Candidates, ahead: Ahead, *, planned: bool) -> bool:
+        """Where a builder has room, only the requester can say whether he could use it: he is told, and has the first
+        look. Return whether he was told."""
+        builders = {
+            c.blueprint.id
+            for c in possible.enabled
+            if not c.blueprint.pooled
+            and c.blueprint.id not in ahead.builders
+            and self.store.offers.has_room(c.blueprint.id)
+        }
+        if not builders:
+            return False
+        now = self.store.uptime()
+        if not planned:
+            self.store.leases.owe(waiter.id, now)
+            self.store.wake(waiter.process)
+            ahead.builders |= builders
+            return True
+        if waiter.owed is not None and 0 <= now - waiter.owed < PATIENCE_SECONDS:
+            ahead.builders |= builders
+        return False
+
+    def _may_come_together(self, possible: Candidates, wanted: Mapping[str, object], number: int) -> bool:
+        """Whether so many could be had at once if all were idle: things that are switched off do not count. Otherwise
+        it would keep from others what it cannot use."""
+        found = 0
+        for c in possible.enabled:
+            seats = c.blueprint.seats
+            if not c.blueprint.pooled:
+                most = number if c.blueprint.limit is None else c.blueprint.limit
+            elif c.traits:
+                most = sum(free or held is not None for _, free, held in sites_with(self.store, c.shapes, c.traits))
+            else:
+                most = len(free_sites(self.store, c, number)) + self.store.resources.usable(c.shapes, number)
+            most = min(most, number if c.blueprint.limit is None else c.blueprint.limit)
+            found += number if seats is None else most * seats
+        return found >= number
+
+    def _known(self, type: str, waiter: Waiter, config: int) -> Candidates:
+        found = self.known.get(key_of(type, waiter.blueprints, waiter.attributes))
+        if found is not None and found.config == config:
+            return found
+        try:
+            return self.possible(Demand(type, tuple(json.loads(waiter.blueprints)), json.loads(waiter.attributes)))
+        except (DrydockError, ValueError):  # nobody offers it any more, for now; or its row is damaged
+            return Candidates(config, ())
+
+
+def key_of(type: str, blueprints: str, attributes: str) -> str:
+    """What two requests have in common that can be served by the same things."""
+    return f"{type} {blueprints} {attributes}"
+
+
+def _fits(possible: Candidates, room: Room) -> bool:
+    return any(
+        room.shape in c.shapes and (not c.traits or fits(json.loads(room.attributes), c.traits))
+        for c in possible.enabled
+    )

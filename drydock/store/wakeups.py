@@ -1,0 +1,93 @@
+"""Wake one sleeping process of this machine: a datagram to the Unix socket that is named after it.
+
+The sockets are in a folder beside the store. A path of a socket may be no longer than about a hundred bytes, so the
+folder is named through a descriptor where the kernel offers that. Where no socket can be had, who waits must look.
+A datagram says nothing but "look": one that is lost, late, early or sent by a stranger does no harm.
+"""
+
+import contextlib
+import os
+import select
+import socket
+
+LONGEST_PATH_BYTES = 100
+_FOLDER_BY_DESCRIPTOR = "/proc/self/fd"
+
+
+class Wakeups:
+    """The sockets of one store, as one connection sees them."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._name: str | None = None
+        self._socket: socket.socket | None = None
+        self._sender: socket.socket | None = None
+        self._fd: int | None = None
+
+    @property
+    def listening(self) -> bool:
+        return self._socket is not None
+
+    def listen(self, name: str) -> None:
+        """Be woken as `name` from now on. May be called twice; does nothing where no socket can be had."""
+        if self._name is not None:
+            return
+        self._name = name
+        with contextlib.suppress(OSError):
+            os.mkdir(self.folder, 0o700)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            listener.bind(self._path(name))
+        except OSError:
+            listener.close()
+        else:
+            self._socket = listener
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until woken, at most so long; whether it was woken."""
+        assert self._socket is not None
+        if not select.select([self._socket], [], [], seconds)[0]:
+            return False
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(1):
+                pass
+        return True
+
+    def fileno(self) -> int | None:
+        """What becomes readable when somebody wakes us, for whoever waits for other things too."""
+        return None if self._socket is None else self._socket.fileno()
+
+    def wake(self, name: str) -> None:
+        """Wake whoever listens as `name`. If nobody does any more, what is left of his socket is removed."""
+        if self._sender is None:
+            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._sender.sendto(b"!", self._path(name))
+        except ConnectionRefusedError:
+            self._remove(name)
+        except OSError:  # he does not listen, or has so many unread that one more tells him nothing
+            pass
+
+    def close(self) -> None:
+        if self._socket is not None and self._name is not None:
+            self._socket.close()
+            self._remove(self._name)
+            self._socket = None
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.folder, name))
+
+    def _path(self, name: str) -> str:
+        path = os.path.join(self.folder, name)
+        if len(os.fsencode(path)) <= LONGEST_PATH_BYTES or not os.path.isdir(_FOLDER_BY_DESCRIPTOR):
+            return path
+        if self._fd is None:
+            self._fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return f"{_FOLDER_BY_DESCRIPTOR}/{self._fd}/{name}"

@@ -1,0 +1,144 @@
+"""What time and death do: end what is over, and see that what is in transition is moved on by somebody.
+
+Whoever comes by does it: each command that touches the store, a worker, and, of all who wait, the one that keeps
+watch. Everything here may be done by several at once; compare-and-set and claims let one through.
+"""
+
+import contextlib
+import time
+
+from .endings import release_lease, release_resource, start_destroying
+from .errors import Conflict, DrydockError
+from .model import ResourceStatus
+from .steps import Steps
+from .store.base import Store
+
+#: who keeps watch looks for the dead so often
+WATCH_SECONDS = 0.2
+#: and looks at everything so often, though nothing seems to have changed
+ROUND_SECONDS = 1.0
+#: a lease that ends is announced so long before, or a quarter of its time before if that is less
+WARN_SECONDS = 60.0
+
+
+class Tender:
+    """Looks after one store, for one connection."""
+
+    def __init__(self, store: Store, steps: Steps) -> None:
+        self.store, self.steps = store, steps
+        self._version: int | None = None
+        self._bound: list[tuple[int, str]] = []
+        self._round_at = 0.0
+
+    # ---- what is over
+
+    def reap(self) -> bool:
+        """End what died with its process and what is past its time, and warn what soon will be. Runs no hook.
+
+        False when there was nothing to do, which is cheap.
+        """
+        store = self.store
+        found = self._bury(store.leases.bound())
+        for id, why in store.leases.overdue():
+            found |= self._end(id, why, "lease.expired")
+        for id in store.resources.overdue(store.clock()):
+            found = True
+            with contextlib.suppress(DrydockError), store.write():
+                release_resource(store, id, None, "its time is up")
+        for id in store.resources.idle_and_closed():
+            found = True
+            with contextlib.suppress(Conflict), store.write():
+                start_destroying(store, id, ResourceStatus.ACTIVE, "resource.drained")
+        if store.resources.rested(store.clock()):
+            found = True
+            with store.write():
+                for id, type in store.resources.wake_up(store.clock()):
+                    store.freed(type, id)
+        self._warn()
+        return found
+
+    def _bury(self, bound: list[tuple[int, str]]) -> bool:
+        dead = {process for process in {process for _, process in bound} if not self.store.is_alive(process)}
+        found = False
+        for id, process in bound:
+            if process in dead:
+                found |= self._end(id, "its process died", "lease.released")
+        return found
+
+    def _end(self, id: int, why: str, event: str) -> bool:
+        try:
+            with self.store.write():
+                # Looked at again inside: it may have been renewed, or taken over, since it was found.
+                if self._is_over(id, why):
+                    return release_lease(self.store, id, None, why, event=event, lost=True).released
+        except DrydockError:
+            pass
+        return False
+
+    def _is_over(self, id: int, why: str) -> bool:
+        if why == "its process died":
+            process = self.store.leases.process_of(id)
+            return process is not None and not self.store.is_alive(process)
+        return any(overdue == id for overdue, _ in self.store.leases.overdue())
+
+    def _warn(self) -> None:
+        if not self.store.leases.to_warn(WARN_SECONDS):
+            return
+        with self.store.write():
+            for id, process in self.store.leases.to_warn(WARN_SECONDS):
+                self.store.leases.warned(id)
+                self.store.events.add("lease.ending", lease=id)
+                self.store.wake(process)
+
+    # ---- what is in transition
+
+    def tend(self) -> bool:
+        """`reap`, then run every hook that is due and that nobody is at work on.
+
+        What a hook raises here is an event, not an error: it must not keep anybody from leasing something else.
+        """
+        found = self.reap()
+        for id, _, worker, not_before in self.store.leases.moving():
+            if self._may_step(worker, not_before):
+                found = True
+                with contextlib.suppress(DrydockError):
+                    self.steps.step_lease(id)
+        for id, _, worker, not_before in self.store.resources.moving():
+            if self._may_step(worker, not_before):
+                found = True
+                with contextlib.suppress(DrydockError):
+                    self.steps.step_resource(id)
+        return found
+
+    def _may_step(self, worker: str | None, not_before: float) -> bool:
+        # A claim of our own is left over from a step that failed: whoever tends is not at work on anything.
+        idle = worker in (None, self.store.process) or not self.store.is_alive(worker)
+        return idle and not self.store.too_early(not_before)
+
+    # ---- keeping watch
+
+    def watch(self) -> bool:
+        """Of all that call this now and then, one looks after the others: `tend` when that may have something to do.
+
+        True if it had. The others learn of what they wait for by being woken.
+        """
+        if not self.store.may_watch():
+            return False
+        version, now = self.store.version(), time.monotonic()
+        if version == self._version and now < self._round_at:
+            if not any(not self.store.is_alive(process) for process in {process for _, process in self._bound}):
+                return False
+        else:
+            self._version, self._bound = version, self.store.leases.bound()
+            left = self.store.leases.next_end()
+            self._round_at = now + (ROUND_SECONDS if left is None else min(ROUND_SECONDS, max(left, 0.01)))
+        found = self.tend()
+        if found:
+            self._version = None
+        return found
+
+    def pause(self) -> float:
+        """Seconds after which to call `watch` again."""
+        if not self.store.may_watch():
+            return ROUND_SECONDS
+        return min(WATCH_SECONDS, max(self._round_at - time.monotonic(), 0.001))
