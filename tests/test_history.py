@@ -4,7 +4,7 @@ import math
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +80,10 @@ WELL = {
         op("a", ACQUIRE, 1, 0, 1, ttl=3), op("a", RENEW, 1, 3, 4), op("a", RENEW, 1, 6, 6.5, ttl=9),
         op("a", RELEASE, 1, 15, 16),
     ],
+    "renewed for as long as it had last": [
+        op("a", ACQUIRE, 1, 0, 0.5, ttl=1), op("a", RENEW, 1, 1, 1.2, ttl=9), op("a", RENEW, 1, 5, 6),
+        op("a", RELEASE, 1, 14, 15),
+    ],
     "grants at once, in either order": [
         op("a", ACQUIRE, 2, 0, 5), op("b", ACQUIRE, 1, 0, 5), killed("a", 5), killed("b", 5),
     ],
@@ -110,12 +114,16 @@ ILL: dict[str, tuple[list[Operation], set[str]]] = {
         [op("a", ACQUIRE, 1, 0, 1, ttl=3), op("b", ACQUIRE, 2, 0, 3.5), op("a", RENEW, 1, 3.8, 4)],
         {"overlap"},
     ),
+    "two holders, one of which had renewed": (
+        [op("a", ACQUIRE, 1, 0, 1, ttl=3), op("a", RENEW, 1, 2, 3), op("b", ACQUIRE, 2, 0, 4.9)],
+        {"overlap"},
+    ),
     "two holders, since a failed release released": (
         [op("a", ACQUIRE, 1, 0, 1), op("a", RELEASE, 1, 2, 3, FAIL), op("b", ACQUIRE, 2, 0, 4)],
         {"overlap"},
     ),
     "a fence twice": (
-        [op("a", ACQUIRE, 1, 0, 1), op("a", RELEASE, 1, 2, 3), op("b", ACQUIRE, 1, 4, 5)],
+        [op("a", ACQUIRE, 1, 0, 1), op("a", RELEASE, 1, 2, 3), op("b", ACQUIRE, 1, 4, 5), op("b", RELEASE, 1, 6, 7)],
         {"fence"},
     ),
     "a smaller fence for one who asked later": (
@@ -153,6 +161,10 @@ ILL: dict[str, tuple[list[Operation], set[str]]] = {
     "renewed too late": ([op("a", ACQUIRE, 1, 0, 1, ttl=3), op("a", RENEW, 1, 4.1, 5)], {"late"}),
     "released too late": (
         [op("a", ACQUIRE, 1, 0, 1, ttl=3), op("a", RENEW, 1, 2, 3), op("a", RELEASE, 1, 6.1, 7)],
+        {"late"},
+    ),
+    "released too late, and a verification renews nothing": (
+        [op("a", ACQUIRE, 1, 0, 1, ttl=3), op("a", VERIFY, 1, 3, 3.5), op("a", RELEASE, 1, 5, 6)],
         {"late"},
     ),
     "a stale write": ([op("b", WRITE, 2, 0, 1), op("a", WRITE, 1, 2, 3)], {"stale"}),
@@ -253,7 +265,7 @@ def test_a_torn_last_line_is_passed_over_also_when_another_process_goes_on(tmp_p
 
 def test_a_line_that_is_damaged_otherwise_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    for damage in (b'[1,"acq\n[1,"ok",null,null,1]\n', b'[1,"ok",null,null,1]\n', b"7\n", b'{"killed":"a"}\n',
+    for damage in (b'[1,"acq\n[1,"acquire",null,null,null,1]\n', b'[1,"ok",null,null,1]\n', b"7\n", b'{"killed":"a"}\n',
                    b'[1,"acquire",null,null,null,1]\n[1,"fine","h1",1,2]\n'):  # fmt: skip
         path.write_bytes(b'{"process":"p"}\n' + damage)
         with pytest.raises(ValueError, match=r"a, line \d"):
@@ -275,8 +287,8 @@ while True:
 def test_a_history_survives_the_kill_of_its_writer(tmp_path: Path) -> None:
     """Killed while it writes, five times, and each time another one goes on in the same file."""
     path = tmp_path / "a"
-    for life in range(5):
-        command = [sys.executable, "-c", WRITER, str(path), str(life)]
+    for life in "01234":
+        command = [sys.executable, "-c", WRITER, str(path), life]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"100 more\n"
@@ -459,12 +471,12 @@ def shuffled(operations: list[Operation], chance: random.Random) -> list[Operati
     return [operation for name in names for operation in operations if operation.process == name]
 
 
-def clean(operations: list[Operation], seats: int) -> Iterator[tuple[int, Operation]]:
-    """Grants that were released, so that it is certain until when they were held."""
-    released = {(o.resource, o.fence) for o in operations if o.kind == RELEASE and o.outcome == OK}
-    for position, operation in enumerate(operations):
-        if operation.kind == ACQUIRE and operation.outcome == OK and (operation.resource, operation.fence) in released:
-            yield position, operation
+def surely_held(operations: list[Operation]) -> list[tuple[Operation, float, float]]:
+    """Grants that were released, and a time in which they were held for certain."""
+    releases = {(o.resource, o.fence): o.called_at for o in operations if o.kind == RELEASE and o.outcome == OK}
+    grants = [o for o in operations if o.kind == ACQUIRE and (o.resource, o.fence) in releases]
+    times = [(o, o.returned_at or 0.0, releases[o.resource, o.fence]) for o in grants]
+    return [(grant, begin, end) for grant, begin, end in times if begin < end]
 
 
 @settings(max_examples=300, deadline=None)
@@ -480,16 +492,11 @@ def test_a_right_allocator_always_passes(drawn: tuple[Simulated, int, random.Ran
 def test_a_planted_holder_too_many_is_always_found(drawn: tuple[Simulated, int, random.Random]) -> None:
     """Somebody else is granted each seat of a resource in the middle of a time in which it was surely held."""
     (operations, _), seats, chance = drawn
-    for _, grant in list(clean(operations, seats))[:5]:
-        end = next(o for o in operations if o.kind == RELEASE and o.outcome == OK and o[2:4] == grant[2:4])
-        assert grant.returned_at is not None
-        if end.called_at <= grant.returned_at:
-            continue
-        middle = (grant.returned_at + end.called_at) / 2
+    for grant, begin, end in surely_held(operations)[:5]:
         intruders = [
-            op(f"intruder {n}", kind, 10_000 + n, at, at, resource=grant.resource)
-            for n in range(seats)
-            for kind, at in ((ACQUIRE, middle), (RELEASE, end.called_at))
+            op(f"intruder {number}", kind, 10_000 + number, at, at, resource=grant.resource)
+            for number in range(seats)
+            for kind, at in ((ACQUIRE, (begin + end) / 2), (RELEASE, end))
         ]
         assert "overlap" in rules(shuffled([*operations, *intruders], chance), seats=seats)
 
