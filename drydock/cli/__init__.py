@@ -10,6 +10,7 @@ import click
 from .. import errors
 from . import apply, completion, doctor, lease, lists, release, show_one, switch
 from .app import App
+from .run import run as run_command
 
 #: what a program may rely on; a class that is not named here counts as its nearest base
 EXIT_CODES: dict[type[BaseException], int] = {
@@ -32,7 +33,8 @@ INTERRUPTED = 130
 EPILOG = """\b
 Exit codes: 0 done, 2 bad usage or input, 3 nothing free in time or never possible, 4 conflict,
 5 not found, 6 a blueprint failed, 7 store or file unavailable, 8 store damaged or of another
-version, 9 refused for safety, 128+n ended by signal n."""
+version, 9 refused for safety, 128+n ended by signal n. `run` gives its command's own; 124 lease lost,
+126 cannot be executed, 127 no such command."""
 
 
 class ReaderIsGoneError(Exception):
@@ -72,6 +74,7 @@ def drydock(ctx: click.Context, store: str | None) -> None:
 
     \b
     drydock apply pool.toml             offer what the pool file says
+    drydock run --type host -- CMD      run a command while holding a host
     drydock lease --type host           wait for a host and hold it
     drydock leases                      who holds what
     drydock release 12                  give it back
@@ -83,6 +86,7 @@ def drydock(ctx: click.Context, store: str | None) -> None:
 for command in (
     apply.apply,
     lease.lease,
+    run_command,
     release.release,
     release.release_resource,
     release.reclaim,

@@ -31,10 +31,10 @@ STATUS_STYLES = {
 }  # fmt: skip
 
 
-def json_lines(objects: Iterable[Mapping[str, Any]]) -> None:
-    """One JSON object per line, ASCII only."""
+def json_lines(objects: Iterable[Mapping[str, Any]], *, err: bool = False) -> None:
+    """One JSON object per line, ASCII only; with `err` on stderr."""
     for item in objects:
-        click.echo(json.dumps(item))
+        click.echo(json.dumps(item), err=err)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:

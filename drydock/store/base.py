@@ -95,6 +95,11 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def news_fileno(self) -> int | None:
+        """A descriptor that becomes readable when this process is woken, for who waits for other things too; None where
+        there is no such thing. `wait_for_news(0)` makes it unreadable again."""
+
+    @abstractmethod
     def version(self) -> int:
         """A number that is another one when somebody else has committed."""
 

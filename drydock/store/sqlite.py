@@ -234,7 +234,6 @@ class SqliteStore(Store):
         self._wakeups.wake(process)
 
     def news_fileno(self) -> int | None:
-        """A descriptor that becomes readable when there is news, for whoever waits for other things too."""
         return self._wakeups.fileno()
 
     def health(self) -> list[Finding]:

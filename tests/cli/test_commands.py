@@ -15,7 +15,7 @@ from drydock.cli import drydock as whole
 
 COMMANDS = dict(whole.commands)
 CONTRACT = {
-    "apply", "lease", "release", "release-resource", "reclaim", "doctor", "leases", "resources", "blueprints", "bindings",
+    "apply", "lease", "run", "release", "release-resource", "reclaim", "doctor", "leases", "resources", "blueprints", "bindings",
     "locks", "log", "show", "disable", "enable", "completion",
 }  # fmt: skip
 
