@@ -1,0 +1,256 @@
+"""The tormentor: starts workers, and kills, stops, confuses and starves them until they were granted enough.
+
+It is what workers are forked from, since a Python that has Drydock imported is started in a millisecond that way; so it
+has one thread, and no store open while they live.
+"""
+
+import contextlib
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from board import BAIT, FULL, STOP, Board, State
+from disk import SmallDisk
+from worker import SHORT_TTL_SECONDS, live
+
+import drydock
+from drydock.testing.history import Recorder
+
+KILL_EVERY_SECONDS = 0.05
+STOP_EVERY_SECONDS = 1.5
+LOOK_EVERY_SECONDS = 0.04
+STOPPED_SECONDS = 1.75 * SHORT_TTL_SECONDS
+STEP_EVERY_SECONDS = 0.7
+STEPS_SECONDS = (-86_400, -3600, 0, 0, 3600, 86_400)
+FILL_EVERY_SECONDS = 2.0
+#: the disk stays full until so many operations have failed for it, and no longer than that
+FULL_FAILURES = 40
+MOST_FULL_SECONDS = 5.0
+REPORT_EVERY_SECONDS = 5.0
+#: nobody was granted anything for so long: something hangs
+PATIENCE_SECONDS = 60.0
+
+
+class Phase(NamedTuple):
+    """What is done on one store."""
+
+    name: str
+    folder: Path  #: of the history and all that is not the store
+    store: Path
+    grants: int
+    seconds: float
+    processes: int
+    hosts: int
+    seed: int
+    fill: SmallDisk | bool  #: the disk to fill; True: let SQLite say that it is full; False: leave it
+
+
+class Torments(NamedTuple):
+    kills: int = 0
+    stops: int = 0
+    steps: int = 0
+    fulls: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: object) -> "Torments":
+        assert isinstance(other, Torments)
+        return Torments(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Stuck(Exception):
+    """Something that must never take so long did."""
+
+
+class Tormentor:
+    """A context manager; at its end every worker is dead."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.phase = phase
+        self.board = Board(phase.processes)
+        self.random = random.Random(f"{phase.seed} {phase.name}")
+        for name in ("history", "witness", "crashes"):
+            (phase.folder / name).mkdir(parents=True)
+        self.recorder = Recorder(str(phase.folder / "history" / "tormentor.jsonl"), "tormentor")
+        self.lives = [0] * phase.processes
+        self.pids: dict[int, int] = {}  # by slot
+        self.stopped: dict[int, float] = {}  # until when, by slot
+        self.bait: int | None = None
+        self.full_since: float | None = None
+        self.refusals_before = 0
+        self.kills = self.stops = self.steps = self.fulls = 0
+        self.began = time.monotonic()
+
+    def __enter__(self) -> "Tormentor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._empty()
+        for slot in list(self.pids):
+            self._end(slot)
+        self.recorder.close()
+
+    @property
+    def torments(self) -> Torments:
+        return Torments(self.kills, self.stops, self.steps, self.fulls, time.monotonic() - self.began)
+
+    @property
+    def crashes(self) -> list[str]:
+        """What workers died of that were not killed."""
+        return [f"{file.name}: {file.read_text()}" for file in sorted((self.phase.folder / "crashes").iterdir())]
+
+    def run(self) -> None:
+        """Until there were enough grants, or time is up; then every worker holds one lease, or none. Raises `Stuck`."""
+        gc.freeze()  # what is here already is not looked through, and so not copied, in each child
+        for slot in self.board.slots:
+            self._start(slot)
+        jobs: list[tuple[float, Callable[[], None]]] = [
+            (KILL_EVERY_SECONDS, self._kill),
+            (STOP_EVERY_SECONDS, self._stop),
+            (LOOK_EVERY_SECONDS, self._stop_the_bait),
+            (STEP_EVERY_SECONDS, self._step),
+            (REPORT_EVERY_SECONDS, self._report),
+        ]
+        if self.phase.fill:
+            jobs.append((FILL_EVERY_SECONDS, self._fill))
+        due = [self.began + every for every, _ in jobs]
+        grants, moved_at = 0, self.began
+        while (now := time.monotonic()) < self.began + self.phase.seconds:
+            for number, (every, work) in enumerate(jobs):
+                if due[number] <= now:
+                    due[number] = now + every
+                    work()
+            self._go_on(now)
+            if (granted := self.board.grants()) > grants:
+                grants, moved_at = granted, now
+            if grants >= self.phase.grants or self.crashes:
+                break
+            if now > moved_at + PATIENCE_SECONDS:
+                raise Stuck(f"nobody was granted anything for {PATIENCE_SECONDS:.0f}s, after {grants} grants")
+            time.sleep(max(0.0, min(*due, *self.stopped.values()) - time.monotonic()))
+        self._calm_down()
+
+    # ---- torments
+
+    def _kill(self) -> None:
+        """One in ten times whoever it is, else nobody who is stopped: those are to find out."""
+        slots = [slot for slot in self.board.slots if slot not in self.stopped or self.random.random() < 0.1]
+        if not slots:
+            return
+        slot = self.random.choice(slots)
+        self.recorder.killed(self._name(slot))
+        self._end(slot)
+        self.kills += 1
+        self._start(slot)
+
+    def _stop(self) -> None:
+        """Somebody at any moment, or somebody who holds a lease that will be over when he goes on."""
+        slots = [slot for slot in self.board.slots if slot not in self.stopped]
+        if not slots:
+            return
+        slot = self.random.choice(slots)
+        if self.random.random() < 0.4:
+            self._stop_now(slot)
+        else:
+            self.bait = slot
+            self.board.order(BAIT, slot + 1)
+
+    def _stop_the_bait(self) -> None:
+        if self.bait is not None and self.board.state(self.bait) is State.EXPOSED:
+            self._stop_now(self.bait)
+            self.bait = None
+            self.board.order(BAIT, 0)
+
+    def _stop_now(self, slot: int) -> None:
+        os.kill(self.pids[slot], signal.SIGSTOP)
+        self.stopped[slot] = time.monotonic() + STOPPED_SECONDS
+        self.stops += 1
+
+    def _go_on(self, now: float) -> None:
+        for slot in [slot for slot, until in self.stopped.items() if until <= now]:
+            del self.stopped[slot]
+            os.kill(self.pids[slot], signal.SIGCONT)
+        if self.full_since is not None:
+            failures = self.board.refusals() - self.refusals_before
+            if failures >= FULL_FAILURES or now > self.full_since + MOST_FULL_SECONDS:
+                self.fulls += failures > 0
+                self._empty()
+
+    def _step(self) -> None:
+        """Move the wall clock of one worker."""
+        self.board.set_clock_offset(self.random.choice(self.board.slots), self.random.choice(STEPS_SECONDS))
+        self.steps += 1
+
+    def _fill(self) -> None:
+        if self.full_since is None:
+            self.full_since, self.refusals_before = time.monotonic(), self.board.refusals()
+            if isinstance(self.phase.fill, SmallDisk):
+                self.phase.fill.fill()
+            self.board.order(FULL, not isinstance(self.phase.fill, SmallDisk))
+
+    def _empty(self) -> None:
+        self.full_since = None
+        self.board.order(FULL, 0)
+        if isinstance(self.phase.fill, SmallDisk):
+            self.phase.fill.empty()
+
+    # ---- the workers
+
+    def _name(self, slot: int) -> str:
+        return f"{slot}.{self.lives[slot]}"
+
+    def _start(self, slot: int) -> None:
+        self.lives[slot] += 1
+        self.board.set_state(slot, State.BUSY)
+        pid = os.fork()
+        if not pid:
+            phase = self.phase
+            live(phase.folder, phase.store, self.board, slot, self.lives[slot], phase.seed)
+        self.pids[slot] = pid
+
+    def _end(self, slot: int) -> None:
+        # Nobody else waits for our children, so the number is this child's until we have.
+        pid = self.pids.pop(slot)
+        self.stopped.pop(slot, None)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    def _calm_down(self) -> None:
+        """Let all go on, and wait until each holds its last lease or has found none."""
+        self._empty()
+        self._go_on(float("inf"))
+        self.board.order(STOP, 1)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.crashes and any(self.board.state(slot) is not State.PARKED for slot in self.board.slots):
+            if time.monotonic() > deadline:
+                busy = [self._name(slot) for slot in self.board.slots if self.board.state(slot) is not State.PARKED]
+                raise Stuck(f"{', '.join(busy)} did not come to an end in {PATIENCE_SECONDS:.0f}s")
+            time.sleep(0.01)
+
+    def _report(self) -> None:
+        grants, seconds = self.board.grants(), time.monotonic() - self.began
+        line = f"{grants:,} of {self.phase.grants:,} grants, {grants / seconds:.0f}/s, {self.kills:,} kills"
+        print(f"torture: {self.phase.name}: {line}", file=sys.stderr, flush=True)
+
+
+def set_up(phase: Phase) -> None:
+    """Offer the hosts, in a child: whoever is forked later has no store from us."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            hosts = [f"h{number}" for number in range(phase.hosts)]
+            with drydock.connect(str(phase.store)) as dock:
+                dock.apply({"blueprint": {"lab": {"kind": "host-pool", "hosts": hosts}}})
+            code = 0
+        finally:
+            with contextlib.suppress(OSError):
+                sys.stderr.flush()
+            os._exit(code)
+    if os.waitpid(pid, 0)[1]:
+        raise Stuck("the store could not be made")

@@ -1,0 +1,140 @@
+"""What came of it: the history checked, the store examined, and whether anything is left of anybody."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tormentor import Stuck, Tormentor, Torments
+
+from drydock.doctor import examine
+from drydock.engine import Engine
+from drydock.model import LeaseStatus
+from drydock.store.sqlite import SqliteStore
+from drydock.testing import history
+from drydock.testing.history import ACQUIRE, RELEASE, RENEW, VERIFY, WRITE, Operation, Outcome
+
+Granted = set[tuple[str, int]]  #: resource and fence
+SHOWN = 10
+#: looks that anybody needs to finish what the dead have left
+MOST_TENDING = 100
+
+
+class Verdict(NamedTuple):
+    """What is told of one phase."""
+
+    torments: Torments
+    grants: int
+    double_grants: int
+    lost_grants: int
+    other_violations: int
+    leaked: int  #: leases and slot locks that are left though everybody is dead
+    integrity: bool  #: what SQLite and doctor say of the store
+    refused_late: int  #: who was told that the lease is over
+    refused_writes: int  #: writes with a fence that was too old
+    failed: int  #: operations that failed for want of room
+    failed_releases: int
+    wrong: list[str]  #: sentences
+
+
+def torment(tormentor: Tormentor) -> Verdict:
+    """Let it run, and see what is left."""
+    wrong: list[str] = []
+    listed: Granted | None = None
+    with tormentor:
+        try:
+            tormentor.run()
+            if not tormentor.crashes:
+                listed = _listed(tormentor.phase.store)
+        except Stuck as stuck:
+            wrong.append(str(stuck))
+        torments = tormentor.torments
+        wrong += [f"a worker failed: {crash.strip().splitlines()[-1]}" for crash in tormentor.crashes]
+    leaks = _left(tormentor.phase.store)
+    damage = _damage(tormentor.phase.store)
+    seen = Seen()
+    paths = sorted((tormentor.phase.folder / "history").iterdir())
+    violations = history.check(seen.all(history.read(paths)), final=listed)
+    rules = Counter(violation.rule for violation in violations)
+    if listed is not None:
+        wrong += [f"{name} with fence {fence} is leased and nobody knows" for name, fence in sorted(listed - seen.held)]
+    return Verdict(
+        torments,
+        grants=seen.count(ACQUIRE, Outcome.OK),
+        double_grants=rules["overlap"],
+        lost_grants=rules["lost"],
+        other_violations=rules.total() - rules["overlap"] - rules["lost"],
+        leaked=len(leaks),
+        integrity=not damage,
+        refused_late=sum(seen.count(kind, Outcome.LOST) for kind in (RENEW, VERIFY, RELEASE)),
+        refused_writes=seen.count(WRITE, Outcome.LOST),
+        failed=tormentor.board.refusals(),
+        failed_releases=seen.count(RELEASE, Outcome.FAIL),
+        wrong=[*wrong, *_few([f"{v.rule}: {v.sentence}" for v in violations]), *_few(leaks), *_few(damage)],
+    )
+
+
+class Seen:
+    """What passes on its way to the checker."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.held: Granted = set()  #: what was granted and not known to be over
+
+    def all(self, operations: Iterator[Operation]) -> Iterator[Operation]:
+        for operation in operations:
+            _, kind, resource, fence, _, _, outcome, _ = operation
+            self.counts[kind, outcome] += 1
+            if resource is not None and fence is not None and kind in (ACQUIRE, RELEASE):
+                if kind == ACQUIRE:
+                    self.held.add((resource, fence))
+                elif outcome != Outcome.FAIL:
+                    self.held.discard((resource, fence))
+            yield operation
+
+    def count(self, kind: str, outcome: str) -> int:
+        return self.counts[kind, outcome]
+
+
+def _listed(path: Path) -> Granted:
+    store = SqliteStore.open(str(path))
+    try:
+        _tend(Engine(store))
+        leases = [lease for lease in store.leases.live() if lease.status is LeaseStatus.ACTIVE]
+        return {(lease.resource.name, lease.fence) for lease in leases if lease.resource and lease.fence is not None}
+    finally:
+        store.close()
+
+
+def _left(path: Path) -> list[str]:
+    """What somebody left behind though all are dead, and one who came later has seen to it."""
+    store = SqliteStore.open(str(path))
+    try:
+        _tend(Engine(store))
+        leases = [f"lease {lease.id} is left: {lease.status}" for lease in store.leases.live()]
+        locks = [lock for lock in store.slot_locks.all() if lock.holder.startswith("lease:")]
+        return leases + [f"slot lock {lock.key} is left with {lock.holder}" for lock in locks]
+    finally:
+        store.close()
+
+
+def _damage(path: Path) -> list[str]:
+    store = SqliteStore.open(str(path), read_only=True)
+    try:
+        found = [finding.sentence for finding in examine(store) if finding.broken]
+        checked = store.rows("PRAGMA integrity_check")
+        return found if checked == [("ok",)] else [*found, f"integrity_check says: {checked[0][0]}"]
+    finally:
+        store.close()
+
+
+def _tend(engine: Engine) -> None:
+    for _ in range(MOST_TENDING):
+        if not engine.tend():
+            return
+    raise Stuck("there is always something left to tend")
+
+
+def _few(sentences: list[str]) -> list[str]:
+    rest = len(sentences) - SHOWN
+    return sentences[:SHOWN] + ([f"... and {rest} more like these"] if rest > 0 else [])
