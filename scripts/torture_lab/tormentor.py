@@ -58,10 +58,6 @@ class Torments(NamedTuple):
     fulls: int = 0
     seconds: float = 0.0
 
-    def __add__(self, other: object) -> "Torments":
-        assert isinstance(other, Torments)
-        return Torments(*(a + b for a, b in zip(self, other, strict=True)))
-
 
 class Stuck(Exception):
     """Something that must never take so long did."""

@@ -12,10 +12,10 @@ from drydock.engine import Engine
 from drydock.model import LeaseStatus
 from drydock.store.sqlite import SqliteStore
 from drydock.testing import history
-from drydock.testing.history import ACQUIRE, RELEASE, RENEW, VERIFY, WRITE, Operation, Outcome
+from drydock.testing.history import ACQUIRE, RELEASE, RENEW, VERIFY, WRITE, Operation, Outcome, Violation
 
 Granted = set[tuple[str, int]]  #: resource and fence
-SHOWN = 10
+SHOWN = 5
 #: looks that anybody needs to finish what the dead have left
 MOST_TENDING = 100
 
@@ -70,7 +70,7 @@ def torment(tormentor: Tormentor) -> Verdict:
         refused_writes=seen.count(WRITE, Outcome.LOST),
         failed=tormentor.board.refusals(),
         failed_releases=seen.count(RELEASE, Outcome.FAIL),
-        wrong=[*wrong, *_few([f"{v.rule}: {v.sentence}" for v in violations]), *_few(leaks), *_few(damage)],
+        wrong=[*wrong, *_told(violations), *_few(leaks), *_few(damage)],
     )
 
 
@@ -133,6 +133,12 @@ def _tend(engine: Engine) -> None:
         if not engine.tend():
             return
     raise Stuck("there is always something left to tend")
+
+
+def _told(violations: list[Violation]) -> list[str]:
+    """Some of each rule."""
+    rules = dict.fromkeys(violation.rule for violation in violations)
+    return [line for rule in rules for line in _few([f"{rule}: {v.sentence}" for v in violations if v.rule == rule])]
 
 
 def _few(sentences: list[str]) -> list[str]:
