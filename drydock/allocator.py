@@ -109,7 +109,8 @@ class Allocator:
     `proposals` are what builders would build, best first; None means that nobody has asked them yet. `lost` collects
     the slot locks that were lost on the way, for the maker to record when all that was lost is undone. `in_the_way` are
     the holders of slot locks without which more could be built. `process` is the requester's: what must be done for a
-    lease is his to do. What is kept for those `ahead` is not touched.
+    lease is his to do. What is kept for those `ahead` is not touched. `may_reclaim` False: nothing has to go for this, since
+    builders may have room that nobody has asked them about.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Allocator:
         proposals: Iterable[Proposal] | None = None,
         in_the_way: Iterable[str] = (),
         ahead: Ahead | None = None,
+        may_reclaim: bool = True,
         lab: Lab | None = None,
     ) -> None:
         self.store = store
@@ -131,6 +133,7 @@ class Allocator:
         self.process = process
         self.proposals = None if proposals is None else list(proposals)
         self.in_the_way = [int(holder[9:]) for holder in in_the_way if holder.startswith("resource:")]
+        self.may_reclaim = may_reclaim
         self.lab = lab or Lab()
         self.lost: list[Lost] = []
         self._keys_lost: set[str] = set()
@@ -152,6 +155,8 @@ class Allocator:
         return self._wait_for_my_reclaim(lease) or self._reclaim(lease)
 
     def _reclaim(self, lease: int) -> Decision:
+        if not self.may_reclaim:
+            return Decision(Act.WAIT)
         # A lost race leaves room behind; only what is really full makes somebody else's idle resource go.
         if self.lost and self.proposals is not None:
             return Decision(Act.AGAIN)

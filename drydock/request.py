@@ -68,6 +68,7 @@ class Request:
         self.deadline: float | None = None
         self._decision: Decision | None = None  # what the last look came to; None: there is something to look for
         self._tended = False
+        self.built = False  # something was built for it
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
         self.possible = queue.possible(demand)
@@ -91,15 +92,16 @@ class Request:
                     self._prepare(self.preparing[0])
                 else:
                     self._advance()
+            if self.built:
+                self.steps.drop_builds(self.ids)
             return [lease for lease in map(self.store.leases.get, self.ids) if lease]
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             raise
 
     def _withdraw(self, reason: str) -> None:
-        for id in self.ids:
-            with contextlib.suppress(DrydockError):
-                self.steps.release(id, reason)
+        with contextlib.suppress(DrydockError):
+            self.steps.withdraw(self.ids, reason)
 
     # ---- one step
 
@@ -165,9 +167,7 @@ class Request:
         )  # fmt: skip
         decision, granted = decide_together(allocator, self.pending)
         self._decision = decision
-        if decision.act is Act.PLANS:
-            self.store.leases.owe(self.ids[0], self.store.uptime())
-        elif self.proposals is not None and not granted:
+        if self.proposals is not None and not granted:
             self.store.leases.owe(self.ids[0], None)
         self.pending = [id for id in self.pending if id not in granted]
         self.preparing += [id for id, one in granted.items() if not one.ready]
@@ -193,6 +193,7 @@ class Request:
             return self._plan()
 
     def _work(self, resource: int, act: Act) -> None:
+        self.built = self.built or act is Act.BUILD
         outcome = self.steps.step_resource(resource)
         if outcome.error and act is Act.BUILD:
             self._count_failure(outcome.error)

@@ -95,8 +95,11 @@ class Queue:
             if (room and not _fits(possible, room)) or self._is_dead(waiters):
                 continue
             if looked:
-                if self._let_him_ask(waiters[0], possible, Ahead(), planned=False):
+                if roomy := self._roomy(possible):
+                    self._let_him_ask(waiters[0], roomy, ahead, planned=False)
                     break
+                continue
+            if self._is_at_work(waiters):
                 continue
             decision = self._decide(waiters, possible, ahead, planned=planned)
             if decision.act is Act.WAIT:
@@ -118,45 +121,51 @@ class Queue:
                 release_lease(self.store, waiter.id, self.store.process, "its process died")
         return True
 
+    def _is_at_work(self, waiters: Sequence[Waiter]) -> bool:
+        """A requester that builds or clears something for itself could not use what it was given meanwhile."""
+        resources = self.store.resources
+        return any(
+            resources.built_for(waiter.id) is not None or resources.reclaimed_for(waiter.id) is not None
+            for waiter in waiters
+        )
+
     def _decide(self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead, *, planned: bool) -> Decision:
         """Give a request of somebody else what can be given without asking a blueprint."""
         first = waiters[0]
         wanted = json.loads(first.attributes)
-        # Whether it is his turn to ask is decided by what is owed to him, so here his builders count as asked.
+        # What his builders could build is for him to ask; here they count as asked, and nothing is reclaimed instead.
+        roomy = self._roomy(possible)
         asked = () if any(not c.blueprint.pooled for c in possible.enabled) else None
-        allocator = Allocator(self.store, possible, wanted, process=first.process, proposals=asked, ahead=ahead)
+        allocator = Allocator(
+            self.store, possible, wanted,
+            process=first.process, proposals=asked, ahead=ahead, may_reclaim=not roomy,
+        )  # fmt: skip
         decision, granted = decide_together(allocator, [waiter.id for waiter in waiters])
         if granted or decision.act in (Act.BUILD, Act.CLEAR) or decision.again_at is not None:
             self.store.wake(first.process)
         if len(granted) == len(waiters):
             return decision
-        if decision.act in (Act.WAIT, Act.AGAIN):
-            self._let_him_ask(first, possible, ahead, planned=planned)
+        if decision.act in (Act.WAIT, Act.AGAIN) and roomy:
+            self._let_him_ask(first, roomy, ahead, planned=planned)
         if len(waiters) > 1 and self._may_come_together(possible, wanted, len(waiters)):
             ahead.keep(possible)
         return decision
 
-    def _let_him_ask(self, waiter: Waiter, possible: Candidates, ahead: Ahead, *, planned: bool) -> bool:
-        """Where a builder has room, only the requester can say whether he could use it: he is told, and has the first
-        look. Return whether he was told."""
-        builders = {
-            c.blueprint.id
-            for c in possible.enabled
-            if not c.blueprint.pooled
-            and c.blueprint.id not in ahead.builders
-            and self.store.offers.has_room(c.blueprint.id)
-        }
-        if not builders:
-            return False
+    def _let_him_ask(self, waiter: Waiter, roomy: set[int], ahead: Ahead, *, planned: bool) -> None:
+        """Where builders have room, only the requester can find out whether he could use it. When that is news, he is
+        told, and he has the first look: nobody behind him may build there until he has looked, or takes too long."""
         now = self.store.uptime()
-        if not planned:
+        if not planned and not roomy <= ahead.builders:
             self.store.leases.owe(waiter.id, now)
             self.store.wake(waiter.process)
-            ahead.builders |= builders
-            return True
-        if waiter.owed is not None and 0 <= now - waiter.owed < PATIENCE_SECONDS:
-            ahead.builders |= builders
-        return False
+            ahead.builders |= roomy
+        elif waiter.owed is not None and 0 <= now - waiter.owed < PATIENCE_SECONDS:
+            ahead.builders |= roomy
+
+    def _roomy(self, possible: Candidates) -> set[int]:
+        """The builders that may have one more resource."""
+        builders = [c.blueprint.id for c in possible.enabled if not c.blueprint.pooled]
+        return {id for id in builders if self.store.offers.has_room(id)}
 
     def _may_come_together(self, possible: Candidates, wanted: Mapping[str, object], number: int) -> bool:
         """Whether so many could be had at once if all were idle: things that are switched off do not count. Otherwise

@@ -7,13 +7,21 @@ between a hook's effect and its record, the next process simply runs it again.
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .allocator import grant, lease_locks
 from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo
 from .discovery import KindClass, describe, load_kind, make
-from .endings import check_held, end_lease, finish_destroying, release_lease, release_resource, vacate
+from .endings import (
+    check_held,
+    end_lease,
+    finish_destroying,
+    release_lease,
+    release_resource,
+    start_destroying,
+    vacate,
+)
 from .errors import BlueprintError, ConfigError, Conflict, NotFound, Refused, Terminated, Yield, quoted
 from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
 from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
@@ -254,6 +262,26 @@ class Steps:
         if done.resource is not None:
             self.step_resource(done.resource)
         return done.released
+
+    def withdraw(self, leases: Sequence[int], reason: str) -> None:
+        """Give back the leases of one request in one transaction: what is left of it must not be served meanwhile."""
+        with self.store.write():
+            done = [release_lease(self.store, lease, self.store.process, reason) for lease in leases]
+        self.drop_builds(leases)
+        for one in done:
+            if one.lease is not None:
+                self.step_lease(one.lease)
+            if one.resource is not None:
+                self.step_resource(one.resource)
+
+    def drop_builds(self, leases: Sequence[int]) -> None:
+        """Tear down what is still being built for these leases, since they need it no more."""
+        for lease in leases:
+            building = self.store.resources.built_for(lease)
+            if building is not None:
+                with contextlib.suppress(Conflict), self.store.write():
+                    start_destroying(self.store, building, ResourceStatus.PENDING, "resource.released")
+                self.step_resource(building)
 
     def release_resource(self, resource: int, reason: str | None = None) -> bool:
         """Take a resource out of use, its leases first, and tear it down. False if it was on its way out already."""

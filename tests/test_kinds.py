@@ -409,6 +409,6 @@ def test_a_root_that_stops_being_ours_is_not_touched_until_it_is_again(
         lease(scratch, "scratch-dir")
     (root / MARKER).touch()
     clock.forward(60)
-    scratch.tidy()
+    scratch.tend()
     assert scratch.store.leases.live() == []
     assert not folder(held).exists()

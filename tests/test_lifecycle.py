@@ -289,6 +289,6 @@ def test_what_failed_between_a_hook_and_its_record_is_done_again_by_the_same_pro
     holding.__exit__(None, None, None)
     store.patience_seconds = patience
     assert _status(store, "resource", resource) == "released"
-    engine.tidy()
+    engine.tend()
     assert _status(store, "resource", resource) == "destroyed"
     assert store.leases.live() == []

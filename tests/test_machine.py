@@ -210,12 +210,12 @@ class Verbs(RuleBasedStateMachine):
         presence.withdraw(f"{dead.store.address}.live", dead.store.process)  # as the kernel does
         dead.store.close()
         self.engines[by] = self.engine()
-        self.engines[1 - by].tidy()
+        self.engines[1 - by].tend()
         self.held = {id: holder for id, holder in self.held.items() if holder is not dead}
 
     @rule(by=ENGINES)
     def tidy(self, by: int) -> None:
-        self.engines[by].tidy()
+        self.engines[by].tend()
 
     @precondition(lambda self: not self.held)
     @rule(by=ENGINES)

@@ -155,7 +155,7 @@ def test_tidying_after_the_dead(engine: Engine, connect: Callable[..., Engine], 
     other.lease(Demand("host"), owner="t", wait_seconds=0)
     presence.withdraw(f"{other.store.address}.live", other.store.process)  # as the kernel does when the process dies
     with asked.recorded():
-        assert engine.tidy()
+        assert engine.tend()
     assert asked.scans() == set()
 
 

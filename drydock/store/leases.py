@@ -74,14 +74,11 @@ class Leases:
 
     def add(self, demand: Demand, terms: Terms, owner: str, process: str | None) -> int:
         """Insert a pending lease; return its id. With `process` it ends when that process dies."""
-        # No turn is before that of whoever asked last, or a clock that was set back would let newcomers pass.
         row = self._store.row(
             "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
             " process, not_before, failures, created_at)"
-            " SELECT 'pending', :type, :blueprints, :owner, :priority, :attributes,"
-            " CASE WHEN asked.at > :now THEN asked.at ELSE :now END - :priority * :head_start,"
-            " '[]', :until, :ttl, 0, :process, 0, 0, :now FROM (SELECT COALESCE((SELECT turn + priority * :head_start"
-            " FROM lease WHERE id = (SELECT max(id) FROM lease)), 0) AS at) asked RETURNING id",
+            " VALUES ('pending', :type, :blueprints, :owner, :priority, :attributes, :turn,"
+            " '[]', :until, :ttl, 0, :process, 0, 0, :now) RETURNING id",
             type=demand.type,
             blueprints=canonical(demand.blueprints),
             owner=owner,
@@ -90,11 +87,17 @@ class Leases:
             until=terms.until,
             ttl=terms.ttl,
             process=process,
+            turn=self._asked_at() - terms.priority * HEAD_START_SECONDS,
             now=self._store.clock(),
-            head_start=HEAD_START_SECONDS,
         )
         assert row is not None
         return int(row[0])
+
+    def _asked_at(self) -> float:
+        # Never before whoever asked last, or a clock that was set back would let newcomers pass.
+        last = self._store.row("SELECT turn, priority FROM lease WHERE id = (SELECT max(id) FROM lease)")
+        now = self._store.clock()
+        return now if last is None else max(now, last[0] + last[1] * HEAD_START_SECONDS)
 
     def join(self, ids: Sequence[int]) -> None:
         """Note that these leases are granted together or not at all."""

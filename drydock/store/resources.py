@@ -297,12 +297,13 @@ class Resources:
     def overdue(self, now: float) -> list[int]:
         """Active resources whose time is over, or which were idle for longer than they are kept."""
         rows = self._store.rows(
-            "SELECT id FROM resource WHERE until IS NOT NULL AND status = 'active' AND until <= :now"
-            " UNION SELECT id FROM resource WHERE ttl IS NOT NULL AND used = 0 AND status = 'active'"
-            " AND idle_since + ttl <= :now ORDER BY 1",
+            "SELECT id FROM resource WHERE until IS NOT NULL AND status = 'active' AND until <= :now", now=now
+        )
+        rows += self._store.rows(
+            "SELECT id FROM resource WHERE ttl IS NOT NULL AND used = 0 AND status = 'active' AND idle_since + ttl <= :now",
             now=now,
         )
-        return [id for (id,) in rows]
+        return sorted({id for (id,) in rows})
 
     def count_failure(self, id: int) -> int:
         """Note that its hook failed once more in a row; return how often."""

@@ -84,7 +84,7 @@ def next_command(path: str) -> dict[str, object]:
     """What the next command finds and leaves."""
     with contextlib.closing(SqliteStore.open(path)) as store:
         engine = _engine(store)
-        engine.tidy()
+        engine.tend()
         broken = broken_promises(store, settled=True)
         held = [held.status for held in store.leases.live()]
         if held == [LeaseStatus.ACTIVE]:  # it was granted before the crash, and outlives it

@@ -276,7 +276,7 @@ class Stage:
         """Assert every global invariant."""
         if self.spoilt:
             return
-        self.engine.tidy()
+        self.engine.tend()
         found = broken_promises(self.store, settled=self.settled)
         for name, told in _controls.items():
             found += told.overlaps

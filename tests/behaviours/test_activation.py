@@ -86,7 +86,7 @@ def test_a_request_learns_that_somebody_else_finished_its_build(stage: Stage) ->
     del control("hoax").yield_in["activate"]
     put_down.open()
     while actor.busy:
-        stage.engine.tidy()
+        stage.engine.tend()
     assert on(actor.result()).id == 1
     assert control("hoax").count("activate") == 1
 
@@ -147,7 +147,7 @@ def test_a_resource_with_a_lease_on_it_goes_when_the_lease_has_gone(stage: Stage
 
     def look(engine: Engine) -> None:
         engine.release_resource(1)
-        engine.tidy()
+        engine.tend()
         passer_by()
 
     bystander = stage.actor(look)
@@ -184,11 +184,11 @@ def test_a_hook_may_say_later(stage: Stage, clock: Clock, hook: str) -> None:
         table = stage.store.resources if hook == "activate" else stage.store.leases
         stage.eventually(lambda: [worker for _, _, worker, _ in table.moving()] == [None])
     assert "hoax(hoax.plain.0)" in stage.locks()
-    stage.engine.tidy()
+    stage.engine.tend()
     assert control("hoax").count(hook, outcome="later") == 1  # not before its time
     control("hoax").yield_in.clear()
     clock.forward(7)
-    stage.engine.tidy()
+    stage.engine.tend()
     actor.result()
     assert stage.live() == []
     assert control("hoax").count(hook) == 1
@@ -215,7 +215,7 @@ def test_a_lease_that_is_released_while_it_is_prepared_ends_right_after(stage: S
     gate.reached()
     assert stage.engine.release(1)
     assert not stage.engine.release(1)
-    stage.engine.tidy()
+    stage.engine.tend()
     assert stage.lease_status(1) is LeaseStatus.RELEASED
     assert control("hoax").count("destroy_lease") == 0
     gate.open()
@@ -235,7 +235,7 @@ def test_a_resource_that_is_released_while_it_is_built_never_becomes_active(stag
     actor = stage.leasing()
     gate.reached()
     assert stage.engine.release_resource(1)
-    stage.engine.tidy()
+    stage.engine.tend()
     assert control("hoax").count("destroy") == 0
     gate.open()
     assert on(actor.result()).id == 2

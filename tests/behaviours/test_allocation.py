@@ -115,7 +115,7 @@ def test_a_request_whose_build_takes_long_starts_no_second_one(stage: Stage) -> 
     actor = stage.leasing()
     stage.eventually(lambda: control("hoax").count("activate", outcome="later") >= 5)
     for _ in range(5):
-        stage.engine.tidy()
+        stage.engine.tend()
     assert [(r.id, r.status) for r in stage.live()] == [(1, ResourceStatus.PENDING)]
     control("hoax").yield_in.clear()
     assert on(actor.result()).id == 1
@@ -129,7 +129,7 @@ def test_a_slow_build_keeps_nobody_from_anything(stage: Stage) -> None:
     actor = stage.leasing(blueprint="slow")
     gate.reached()
     for _ in range(5):
-        stage.engine.tidy()
+        stage.engine.tend()
     assert on(stage.lease(blueprint="quick")).id == 2
     assert (stage.lease_status(1), stage.resource(1).status) == (LeaseStatus.PENDING, ResourceStatus.PENDING)
     gate.open()

@@ -165,7 +165,7 @@ def test_what_was_granted_lasts_and_its_release_is_told(open_air: Stage) -> None
     granted = open_air.cli("lease", "--type", "hoax")
     [line] = [line for line in granted.stderr.splitlines() if line.startswith("give it back with: ")]
     assert line == "give it back with: drydock release 1"
-    open_air.engine.tidy()
+    open_air.engine.tend()
     assert open_air.lease_status(1) is LeaseStatus.ACTIVE
     assert open_air.cli(*line.removeprefix("give it back with: drydock ").split()).returncode == 0
     assert open_air.lease_status(1) is LeaseStatus.DESTROYED

@@ -199,7 +199,7 @@ def test_reclaim_takes_the_idle_and_tells_why_the_others_stay(stage: Stage, cloc
     clock.forward(5)
     [resource] = [result for result in stage.engine.reclaim() if result.id == stuck]
     assert resource.reason == "it is released"
-    stage.engine.tidy()
+    stage.engine.tend()
     assert stage.resource(stuck).status is ResourceStatus.DESTROYED
 
 
@@ -250,7 +250,7 @@ def test_a_reclaim_that_fails_is_tried_again_and_the_request_waits_for_it(
     stage: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S62, S72: nothing is pinned for ever, nothing becomes active again, nobody gives up."""
-    monkeypatch.setattr("drydock.request.LOOK_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr("drydock.tending.ROUND_SECONDS", 0.02)
     stage.offer(hoax={"limit": 1, **FLAVORS})
     idle(stage, flavor="cherry")
     control("hoax").fail_in["destroy"] = repeat(RuntimeError("the door is stuck"))
@@ -265,5 +265,5 @@ def test_a_reclaim_that_fails_is_tried_again_and_the_request_waits_for_it(
         assert stage.locks() == {"hoax(hoax.cherry.0)": "resource:1"}
         if failures == 6:
             control("hoax").fail_in.clear()
-        clock.forward(5)
+        clock.forward(32)
     assert on(banana.result()).id == 2

@@ -142,12 +142,12 @@ def test_a_lease_outlives_the_connection_that_took_it_and_ends_with_its_process(
     engine, next_one = connect(), connect()
     apply(engine, LAB)
     [lease] = engine.lease(Demand("host"), owner="t", wait_seconds=0)
-    next_one.tidy()
+    next_one.tend()
     assert [held.id for held in next_one.store.leases.live()] == [lease.id]
     process = engine.store.process
     engine.store.close()
-    next_one.tidy()
+    next_one.tend()
     assert [held.id for held in next_one.store.leases.live()] == [lease.id]
     presence.withdraw(live, process)  # as the kernel does when the process dies
-    next_one.tidy()
+    next_one.tend()
     assert next_one.store.leases.live() == []

@@ -63,7 +63,7 @@ def test_a_lease_and_its_release_find_all_by_index(engine: Engine) -> None:
     leases = [engine.lease(Demand("host"), owner="t", wait_seconds=0)[0] for _ in range(2)]
     for lease in leases:
         engine.release(lease.id)
-    engine.tidy()
+    engine.tend()
     engine.release_resource(1)
     connection.set_trace_callback(None)
     # What an INSERT would look up for foreign keys is looked up only when there are violations already.
