@@ -86,10 +86,15 @@ class Warn(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How it went: the exit code as a shell would give it, and whether the leases were lost."""
+    """How it went: the exit code as a shell would give it, and whether the leases were lost.
+
+    `interrupted`: ^C ended it under a script that shares the terminal. A shell goes on with its script unless what it
+    waited for died of SIGINT, too.
+    """
 
     code: int
     lost: bool = False
+    interrupted: bool = False
 
 
 class NotStarted(Exception):
@@ -306,7 +311,8 @@ class Running:
         self._renewed_at = self._look_at = clock()
         self._in_trouble = False  # the last look found no answer
         self._may_go_on = False  # it was stopped, and is to be continued if its leases are still there
-        self._wants_terminal = False
+        self._wants_terminal = self._alone = False
+        self._interrupted = False
 
     def run(self) -> Ended:
         """Start the command, and return when all of its group is gone. Raises `NotStarted`."""
@@ -344,7 +350,8 @@ class Running:
                 self._go_on()
             self._reap()
             if self._code is not None and not self._remains():
-                return Ended(LOST, lost=True) if self.lost else Ended(self._code)
+                interrupted = self._interrupted and self._code == 128 + signal.SIGINT
+                return Ended(LOST, lost=True) if self.lost else Ended(self._code, interrupted=interrupted)
             self.held.wait(self._pause(), self.signals.wake)
 
     def _pause(self) -> float:
@@ -431,7 +438,7 @@ class Running:
 
     def _start(self) -> None:
         assert self.guard is not None
-        at_once = self.terminal.is_ours_alone()
+        self._alone = self.terminal.is_ours_alone()
         parent = os.getpid()
         reading, writing = os.pipe()
         pid, mask = _fork()
@@ -442,7 +449,7 @@ class Running:
                 self._prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != parent:
                     return
-                if at_once:
+                if self._alone:
                     self.terminal.give(os.getpid())
                 self.signals.reset()
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -455,7 +462,7 @@ class Running:
         os.close(writing)
         with os.fdopen(reading, "rb") as answer:
             failed = answer.read()  # nothing: it was closed as the command began
-        self._group, self._wants_terminal = pid, at_once
+        self._group, self._wants_terminal = pid, self._alone
         if failed:
             os.waitpid(pid, 0)
             raise NotStarted(self.command[0], int(failed))
@@ -468,6 +475,8 @@ class Running:
     def _hear(self, number: int) -> None:
         if number in PASSED_ON:
             self._send(number)
+        if number == signal.SIGINT and not self._alone:
+            self._interrupted = self.terminal.belongs_to(os.getpgrp())
         if number == signal.SIGTERM:
             self._send(signal.SIGCONT)
         if number == signal.SIGCONT:
@@ -487,7 +496,11 @@ class Running:
                     continue
                 code = os.waitstatus_to_exitcode(status)
                 self._code, self._ended_at = code if code >= 0 else 128 - code, self.clock()
-                self.terminal.take_back(self._group)
+                had_terminal = self.terminal.take_back(self._group)
+                if code == -signal.SIGINT and not self._alone:
+                    self._interrupted |= had_terminal
+                    if had_terminal:  # so it alone has heard of ^C
+                        os.kill(0, signal.SIGINT)
 
     def _remains(self) -> bool:
         """The command has ended; whether something of its group is still there, which is ended then.

@@ -91,6 +91,10 @@ def run(
         finally:
             if not held:
                 _give_back(app, leases)
+    if ended.interrupted:
+        app.close()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     return ended.code
 
 
