@@ -61,7 +61,7 @@ def apply_pool(store: Store, steps: Steps, pool: PoolFile, *, prune: bool, plan:
         _check_sources(pool, prepared)
         prepared += _affected(store, steps, pool, sources)
         try:
-            with store.write():
+            with store.write(asks=True):
                 if store.offers.config() != config:
                     raise _OverError
                 changes = _write(store, pool, prepared, sources, prune=prune)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from time import time
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import StatusChanged
+from ..errors import StatusChanged, StoreError
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
 from ..model import Finding
 from .events import Events
@@ -124,11 +124,15 @@ class Store(ABC):
         """Let go of the store. May be called twice."""
 
     @abstractmethod
-    def _begin(self) -> None:
+    def _begin(self, *, asks: bool = False) -> None:
         """Start a writing transaction, after checking that the store is still the one that was opened."""
 
     @abstractmethod
     def _commit(self) -> None: ...
+
+    @abstractmethod
+    def _undo(self) -> None:
+        """Undo what is open, if anything is. Never raises."""
 
     @abstractmethod
     def _roll_back(self) -> None:
@@ -152,12 +156,13 @@ class Store(ABC):
         return found
 
     @contextmanager
-    def write(self) -> Iterator[None]:
+    def write(self, *, asks: bool = False) -> Iterator[None]:
         """One writing transaction: all of it is kept, or, when the block raises, nothing.
 
-        What was freed in it is given to those who wait before it is committed, and they are woken after.
+        What was freed in it is given to those who wait before it is committed, and they are woken after. `asks`: it
+        asks for more, and fails on a full disk, where what room is kept is for all that ends or goes on.
         """
-        self._begin()
+        self._begin(asks=asks)
         self._news, self._awake = [], set()
         try:
             yield
@@ -188,6 +193,8 @@ class Store(ABC):
         self.run("SAVEPOINT attempt")
         try:
             yield
+        except StoreError:
+            raise  # the whole transaction is lost, and SQLite may have undone all of it already
         except BaseException:
             self.run("ROLLBACK TO SAVEPOINT attempt")
             self.run("RELEASE SAVEPOINT attempt")
@@ -201,7 +208,7 @@ class Store(ABC):
         try:
             yield
         finally:
-            self.run("ROLLBACK")
+            self._undo()
 
     def move(self, table: str, id: int, old: Any, new: Any, **columns: Any) -> None:
         """Change the status of a lease or resource from `old` to `new`, and `columns` with it.

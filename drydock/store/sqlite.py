@@ -16,6 +16,7 @@ from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreEr
 from ..model import Finding
 from . import files, presence
 from .base import Row, Store
+from .reserve import Reserve
 from .turnstile import Turnstile
 from .uptime import uptime
 from .wakeups import Wakeups
@@ -63,6 +64,8 @@ class SqliteStore(Store):
         self._file = _identity(path)
         self._process: str | None = None
         self._wakeups = Wakeups(path + ".wake")
+        self._reserve = Reserve(path + ".reserve")
+        self._lent = False
         self._closed = False
 
     @classmethod
@@ -87,13 +90,16 @@ class SqliteStore(Store):
             files.check_folder(os.path.dirname(path), path)
             if not files.exists(path):
                 raise StoreError(f"there is no store at {quoted(path)} yet; make it with: drydock apply FILE")
-            return cls(path, _connect(path, "ro", _check_version), None, clock, uptime)
+            with Reserve(path + ".reserve").lent():
+                return cls(path, _connect(path, "ro", _check_version), None, clock, uptime)
         files.prepare(path, make_parents=make_parents)
         turnstile = Turnstile(path + ".lock")
         try:
             turnstile.enter(PATIENCE_SECONDS)
             # Inside: the first to open after a crash repairs the log, and must not meet a writer.
-            store = cls(path, _connect(path, "rw", _make_ready), turnstile, clock, uptime)
+            with Reserve(path + ".reserve").lent():
+                store = cls(path, _connect(path, "rw", _make_ready), turnstile, clock, uptime)
+            store._reserve.take()
         except BaseException:
             turnstile.close()
             raise
@@ -137,7 +143,7 @@ class SqliteStore(Store):
         except FAILURES as error:
             raise self._translated(error) from error
 
-    def _begin(self) -> None:
+    def _begin(self, *, asks: bool = False) -> None:
         if self._turnstile is None:
             raise StoreError(f"the store {quoted(self.path)} was opened for reading only")
         if self._pid != os.getpid():
@@ -146,6 +152,8 @@ class SqliteStore(Store):
         self._turnstile.enter(self.patience_seconds)
         try:
             self._check_file()
+            if not asks and self._reserve.is_needed():
+                self._lend()
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
             [identity] = self._execute("PRAGMA application_id").fetchone()
@@ -174,16 +182,32 @@ class SqliteStore(Store):
             self.committed = not self.connection.in_transaction  # ^C came just before, or just after
             self._roll_back()
             raise
-        self._turnstile.leave()
+        self._leave()
 
     def _roll_back(self) -> None:
-        assert self._turnstile is not None
         try:
-            if self.connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    self._execute("ROLLBACK")
+            self._undo()
         finally:
-            self._turnstile.leave()
+            self._leave()
+
+    def _undo(self) -> None:
+        if self.connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._execute("ROLLBACK")
+
+    def _lend(self) -> None:
+        self._lent = True
+        self._reserve.give()
+        # A log that is in the database as a whole is written from its start again, and need not grow.
+        with contextlib.suppress(sqlite3.Error):
+            self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _leave(self) -> None:
+        assert self._turnstile is not None
+        if self._lent:
+            self._lent = False
+            self._reserve.take()
+        self._turnstile.leave()
 
     def _check_file(self) -> None:
         # SQLite would go on writing into a file that has lost its name, and report success.
@@ -286,7 +310,8 @@ class SqliteStore(Store):
         # keep anybody from leaving.
         with contextlib.suppress(StoreBusy):
             self._turnstile.enter(1.0)
-        self.connection.close()
+        with self._reserve.lent():
+            self.connection.close()
         self._turnstile.close()
 
 

@@ -35,13 +35,14 @@ class Wakeups:
         self._name = name
         with contextlib.suppress(OSError):
             os.mkdir(self.folder, 0o700)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            listener.bind(self._path(name))
-        except OSError:
-            listener.close()
-        else:
-            self._socket = listener
+        with contextlib.suppress(OSError):
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            try:
+                listener.bind(self._path(name))
+            except OSError:
+                listener.close()
+            else:
+                self._socket = listener
 
     def wait(self, seconds: float) -> bool:
         """Sleep until woken, at most so long; whether it was woken."""
@@ -59,9 +60,9 @@ class Wakeups:
 
     def wake(self, name: str) -> None:
         """Wake whoever listens as `name`. If nobody does any more, what is left of his socket is removed."""
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
+            if self._sender is None:
+                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             self._sender.sendto(b"!", self._path(name))
         except ConnectionRefusedError:
             self._remove(name)

@@ -39,7 +39,7 @@ def test_all_files_of_a_store_are_for_its_owner_alone_whatever_the_umask(path: P
         store.events.add("x", process=store.process)
     modes = {file.name.removeprefix(path.name): file.stat().st_mode & 0o7777 for file in path.parent.iterdir()}
     store.close()
-    assert modes == dict.fromkeys(("", "-wal", "-shm", ".lock", ".live"), 0o600)
+    assert modes == dict.fromkeys(("", "-wal", "-shm", ".lock", ".live", ".reserve"), 0o600)
 
 
 @pytest.mark.usefixtures("no_umask")
