@@ -92,6 +92,8 @@ class Engine:
         check_text(owner, "owner")
         terms = Terms(priority, ttl, until)
         check_terms(terms, self.store.clock())
+        if self.tender.unwanted:
+            self.tend()
         request = Request(
             self.queue, self.tender, demand, terms,
             owner=owner, count=count, keep=keep, lab=lab, progress=progress, sleep=self._sleep,
@@ -104,6 +106,8 @@ class Engine:
         Raises `NotFound` when there never was such a lease. With `fence`, raises `LeaseLost` unless the lease is held
         with that fence.
         """
+        if self.tender.unwanted:
+            self.tend()
         return self.steps.release(lease, reason, fence=fence)
 
     def renew(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .allocator import Act, Ahead, Allocator, Decision, Lab, Lost, decide_together
 from .attributes import canonical
 from .candidates import Candidates
-from .errors import BlueprintError, DrydockError, NeverPossible, NothingFree, StatusChanged, quoted
+from .errors import BlueprintError, DrydockError, NeverPossible, NothingFree, StatusChanged, StoreError, quoted
 from .model import Demand, Lease, LeaseStatus, Terms
 from .proposing import Proposals, first_bindings, proposals, refuse_what_nobody_builds
 from .serving import Mine, Queue
@@ -64,6 +64,7 @@ class Request:
         self.ids: list[int] = []
         self.pending: list[int] = []  # not granted
         self.preparing: list[int] = []  # granted, and not known to be active
+        self.held: list[Lease] = []  # when all is granted
         self.proposals: Proposals | None = None
         self.deadline: float | None = None
         self._decision: Decision | None = None  # what the last look came to; None: there is something to look for
@@ -94,21 +95,25 @@ class Request:
                     self._advance()
             if self.built:
                 self.steps.drop_builds(self.ids)
-            return [lease for lease in map(self.store.leases.get, self.ids) if lease]
+            return self.held or self._read()
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             raise
 
     def _withdraw(self, reason: str) -> None:
-        with contextlib.suppress(DrydockError):
+        try:
             self.steps.withdraw(self.ids, reason)
+        except StoreError:  # while this process lives nobody else would end them
+            self.tender.unwanted.update(dict.fromkeys(self.ids, reason))
+        except DrydockError:
+            pass
 
     # ---- one step
 
     def _ask(self) -> None:
         """Join the queue and be served in turn: what is free is granted in the transaction that asked."""
         try:
-            with self.store.write():
+            with self.store.write(asks=True):
                 crowded = self.store.leases.anybody_waits(self.demand.type)
                 process = None if self.keep else self.store.process
                 add = self.store.leases.add
@@ -125,10 +130,18 @@ class Request:
                         self.store.events.add("lease.requested", lease=id)
                         self.store.leases.bind(id, self.store.process)
                     self.store.listen()
+                else:
+                    self.held = self._read()
         except BaseException:
             if not self.store.committed:
-                self.ids = []  # numbers that were rolled back may be somebody else's by now
+                self.ids = self._ours()
             raise
+
+    def _ours(self) -> list[int]:
+        # A commit that failed may have been done all the same; numbers that were rolled back may be somebody else's.
+        with contextlib.suppress(StoreError):
+            return [id for id in self.ids if self.store.leases.process_of(id) == self.store.process]
+        return []
 
     def _look(self, *, crowded: bool = True) -> None:
         """Take part in the queue once; part of the transaction that is open. `crowded`: others wait, too."""
@@ -232,10 +245,16 @@ class Request:
                 self._keep_if_complete()
 
     def _keep_if_complete(self) -> None:
+        if self.pending or self.preparing:
+            return
         # Until all of it is granted, the request dies with its process; from then on it outlives it.
-        if self.keep and not self.pending and not self.preparing:
-            for id in self.ids:
-                self.store.leases.bind(id, None)
+        for id in self.ids if self.keep else ():
+            self.store.leases.bind(id, None)
+        self.held = self._read()
+
+    def _read(self) -> list[Lease]:
+        # Inside the transaction that grants: nothing may fail between that and our caller's knowing of it.
+        return [lease for lease in map(self.store.leases.get, self.ids) if lease]
 
     # ---- waiting
 
@@ -306,6 +325,8 @@ class Request:
         if self.store.offered != self.possible.config:
             try:
                 self.possible = self.queue.possible(self.demand)
+            except StoreError:
+                raise  # then this transaction is lost
             except DrydockError:
                 self.possible = Candidates(self.store.offered, ())
 

@@ -17,7 +17,7 @@ from .allocator import Act, Ahead, Allocator, Decision, decide_together
 from .attributes import canonical, fits
 from .candidates import Candidates, candidates, free_sites, sites_with
 from .endings import release_lease
-from .errors import Conflict, DrydockError
+from .errors import Conflict, DrydockError, StoreError
 from .model import Demand
 from .store.base import News, Store
 from .store.leases import Waiter
@@ -189,6 +189,8 @@ class Queue:
             return found
         try:
             return self.possible(Demand(type, tuple(json.loads(waiter.blueprints)), json.loads(waiter.attributes)))
+        except StoreError:
+            raise  # then this transaction is lost
         except (DrydockError, ValueError):  # nobody offers it any more, for now; or its row is damaged
             return Candidates(config, ())
 

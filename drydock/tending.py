@@ -26,6 +26,8 @@ class Tender:
 
     def __init__(self, store: Store, steps: Steps) -> None:
         self.store, self.steps = store, steps
+        #: what this process asked for and could not give back when it gave up, and why it gave up
+        self.unwanted: dict[int, str] = {}
         self._version: int | None = None
         self._bound: list[tuple[int, str]] = []
         self._round_at = 0.0
@@ -38,7 +40,8 @@ class Tender:
         False when there was nothing to do, which is cheap.
         """
         store = self.store
-        found = self._bury(store.leases.bound())
+        found = self._give_back()
+        found |= self._bury(store.leases.bound())
         for id, why in store.leases.overdue():
             found |= self._end(id, why, "lease.expired")
         for id in store.resources.overdue(store.clock()):
@@ -55,6 +58,15 @@ class Tender:
                 for id, type in store.resources.wake_up(store.clock()):
                     store.freed(type, id)
         self._warn()
+        return found
+
+    def _give_back(self) -> bool:
+        found = False
+        for id, why in list(self.unwanted.items()):
+            with contextlib.suppress(DrydockError):
+                with self.store.write():
+                    found |= release_lease(self.store, id, None, why).released
+                del self.unwanted[id]
         return found
 
     def _bury(self, bound: list[tuple[int, str]]) -> bool:

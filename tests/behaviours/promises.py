@@ -20,6 +20,7 @@ LEASE_EVENTS = {
     "lease.reacquired": LeaseStatus.PENDING,
     "lease.broken": LeaseStatus.BROKEN,
     "lease.released": LeaseStatus.RELEASED,
+    "lease.expired": LeaseStatus.RELEASED,
     "lease.given-up": LeaseStatus.DESTROYED,
     "lease.destroyed": LeaseStatus.DESTROYED,
 }
