@@ -1,0 +1,70 @@
+"""Bugs planted on purpose, each a fault that a store of leases could really have, for the tests that must find them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from drydock.allocator import Allocator
+from drydock.slots import SlotLock
+from drydock.store import base
+from drydock.store.sqlite import SqliteStore
+
+
+def slot_locks_without_a_key(patch: pytest.MonkeyPatch) -> None:
+    """A slot lock that somebody holds is no conflict: whoever inserts it last has it."""
+    rows = SqliteStore.rows
+
+    def forgiving(self: SqliteStore, statement: str, **parameters: Any) -> list[base.Row]:
+        if statement.startswith("INSERT INTO slot_lock"):
+            statement = statement.replace("DO NOTHING", "(key) DO UPDATE SET holder = :holder")
+        return rows(self, statement, **parameters)
+
+    patch.setattr(SqliteStore, "rows", forgiving)
+
+
+def commit_before_the_locks(patch: pytest.MonkeyPatch) -> None:
+    """What is allocated is committed first, and its slot locks are taken in a second transaction."""
+    take = Allocator._take
+
+    def late(self: Allocator, locks: Iterable[SlotLock], holder: str) -> list[str]:
+        self.store._commit()
+        self.store._begin()
+        self.store.run("SAVEPOINT attempt")
+        return take(self, locks, holder)
+
+    patch.setattr(Allocator, "_take", late)
+
+
+def read_before_the_write_lock(patch: pytest.MonkeyPatch) -> None:
+    """A plain BEGIN: the transaction reads first, and asks for the write lock when it comes to write."""
+    begin = SqliteStore._begin
+
+    def deferred(self: SqliteStore, **how: Any) -> None:
+        execute = self._execute
+
+        def plain(statement: str, *parameters: Any) -> Any:
+            return execute("BEGIN" if statement == "BEGIN IMMEDIATE" else statement, *parameters)
+
+        patch.setattr(self, "_execute", plain)
+        try:
+            begin(self, **how)
+        finally:
+            patch.setattr(self, "_execute", execute)
+
+    patch.setattr(SqliteStore, "_begin", deferred)
+
+
+def set_without_compare(patch: pytest.MonkeyPatch) -> None:
+    """A status is changed whatever it is by now."""
+    statement = base._move_statement
+
+    def blind(table: str, columns: tuple[str, ...]) -> str:
+        return statement(table, columns).replace(" AND status = :old", "")
+
+    patch.setattr(base, "_move_statement", blind)
+
+
+def nobody_is_woken(patch: pytest.MonkeyPatch) -> None:
+    """What is handed over is not told to its new holder."""
+    patch.setattr(base.Store, "wake", lambda *_: None)
