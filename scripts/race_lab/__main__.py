@@ -13,6 +13,9 @@ from race import Lab, Race
 from rich.console import Console
 from rich.live import Live
 
+from drydock.testing import yard
+from drydock.testing.explore import show
+
 ATTEMPTS = 2
 #: signals that came
 asked: list[int] = []
@@ -22,23 +25,30 @@ asked: list[int] = []
 @click.option("--delay", default=2.0, show_default=True, metavar="SECONDS", type=click.FloatRange(0.1, 600),
               help="How long each process stops between choosing and allocating.")  # fmt: skip
 @click.option("--tmux", is_flag=True, help="Type the commands into two panes of a tmux of its own.")
+@click.option("--explore", "every", is_flag=True, help="Try every order of their SQL statements instead.")
 @click.option("--svg", "picture", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="Write how it ended to FILE.")  # fmt: skip
-def main(delay: float, tmux: bool, picture: Path | None) -> None:
+def main(delay: float, tmux: bool, every: bool, picture: Path | None) -> None:
     """Race two `drydock lease` processes for one host, without slot locks and with.
 
     Both choose the host before either allocates it. Without slot locks it is allocated twice, and `drydock doctor`
     says so; with them one is granted, the other's slot lock is lost, and it waits its turn. Each race has a store of its
     own in a temporary folder.
 
+    With --explore nothing is left to time: two threads run every order in which their SQL statements can come. Without
+    slot locks it finds the double allocation by itself, and shows the shortest way to it.
+
     \b
     scripts/race-demo
     scripts/race-demo --delay 10      long enough to do it by hand
     scripts/race-demo --tmux
+    scripts/race-demo --explore
     scripts/race-demo --svg race.svg
 
     Exit code 0 only if the unsafe race did allocate twice and the safe one did not; else 1, and it says which.
     """
+    if every:
+        sys.exit(explore())
     for command in ("drydock", *(["tmux"] if tmux else [])):
         if shutil.which(command) is None:
             raise click.UsageError(f"there is no {command} on the PATH")
@@ -56,6 +66,22 @@ def main(delay: float, tmux: bool, picture: Path | None) -> None:
         else:
             click.echo(f"{name}: {race.verdict}")
     sys.exit(failed)
+
+
+def explore() -> bool:
+    """Explore the race, without slot locks and with, and show what was found; whether it is not what must be found."""
+    failed = False
+    for slot_locks in (False, True):
+        with yard.race(slot_locks=slot_locks) as explorer:
+            report = explorer.explore()
+        name = "with slot locks" if slot_locks else "without slot locks"
+        click.echo(f"{name}: {report.schedules:,} schedules, {report.runs} runs, {report.seconds:.1f}s")
+        if report.shortest is None:
+            click.echo("none of them breaks a promise")
+        else:
+            click.echo(f"the shortest that breaks a promise:\n\n{show(report.shortest)}\n")
+        failed |= (report.shortest is None) != slot_locks
+    return failed
 
 
 def run(slot_locks: bool, delay: float, tmux: bool) -> Race:
