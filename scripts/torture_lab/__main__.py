@@ -79,7 +79,12 @@ def main(
     if list(folder.iterdir()):
         raise click.UsageError(f"{folder} is not empty")
     click.echo(f"{plan}", err=True)
-    verdicts = run(plan, folder)
+    try:
+        verdicts = run(plan, folder)
+    except (KeyboardInterrupt, SystemExit):
+        if keep is None:
+            shutil.rmtree(folder)
+        raise
     show(verdicts)
     wrong = [f"{name}: {sentence}" for name, verdict in verdicts.items() for sentence in verdict.wrong]
     for sentence in wrong:

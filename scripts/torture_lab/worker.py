@@ -16,7 +16,7 @@ from board import BAIT, FULL, STOP, Board, State
 
 from drydock.api import Connection, Lease
 from drydock.engine import Engine
-from drydock.errors import Conflict, LeaseLost, NothingFree, StoreError
+from drydock.errors import LeaseLost, NothingFree, StoreError
 from drydock.store.sqlite import SqliteStore
 from drydock.testing.history import ACQUIRE, RELEASE, RENEW, VERIFY, WRITE, Outcome, Recorder
 
@@ -101,7 +101,7 @@ class Worker:
         except NothingFree:
             self.recorder.returned(number, Outcome.FAIL)
             return None
-        except Conflict:  # granted while it was stopped, and over before it went on
+        except LeaseLost:  # granted while it was stopped, and over before it went on
             self.recorder.returned(number, Outcome.UNKNOWN)
             return None
         except StoreError:
