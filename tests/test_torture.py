@@ -58,11 +58,13 @@ def figures(done: "subprocess.CompletedProcess[str]") -> dict[str, list[str]]:
 
 
 def test_a_short_torture_finds_nothing_wrong_and_leaves_nothing(tmp_path: Path) -> None:
-    done = torture(tmp_path / "tmp", "--grants", "400", "--disk", "pretend")
+    done = torture(tmp_path / "tmp", "--grants", "600", "--disk", "pretend")
     assert done.returncode == 0, done.stdout + done.stderr
     told = figures(done)
-    assert sum(map(int, told["grants"])) >= 400
+    assert sum(map(int, told["grants"])) >= 600
     assert all(int(kills) > 0 for kills in told["kill -9"])
+    assert int(told["disk-full moments"][1]) > 0
+    assert int(told["stopped past the ttl"][0]) > 0
     for row in ("double grants", "lost grants", "other violations", "leaked leases and locks"):
         assert told[row] == ["0", "0"], done.stdout
     assert told["integrity and doctor"] == ["ok", "ok"]

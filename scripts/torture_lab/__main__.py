@@ -18,9 +18,9 @@ from verdict import Verdict, torment
 
 from drydock.store.sqlite import DURABILITY
 
-#: the part of the grants that is made on a disk that is full now and then
+#: so many of the grants, and a tenth of the rest, are made on a disk that is full now and then
+FIRST_ON_A_FULL_DISK = 200
 FULL_PART = 10
-MOST_ON_A_FULL_DISK = 100_000
 #: what a grant leaves in the store, and what all else needs
 BYTES_A_GRANT = 4096
 BYTES_BESIDE = 48 * 2**20
@@ -81,7 +81,7 @@ def main(
     click.echo(f"{plan}", err=True)
     try:
         verdicts = run(plan, folder)
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, click.ClickException):
         if keep is None:
             shutil.rmtree(folder)
         raise
@@ -99,7 +99,8 @@ def main(
 def run(plan: Plan, folder: Path) -> dict[str, Verdict]:
     """All phases, one after the other, by what they are called."""
     began = time.monotonic()
-    on_a_full_disk = 0 if plan.disk == "never" else min(-(-plan.grants // FULL_PART), MOST_ON_A_FULL_DISK)
+    first = min(plan.grants // 2, FIRST_ON_A_FULL_DISK)
+    on_a_full_disk = 0 if plan.disk == "never" else first + (plan.grants - first) // FULL_PART
     verdicts: dict[str, Verdict] = {}
 
     def phase(name: str, store: Path, grants: int, fill: SmallDisk | bool) -> None:

@@ -114,7 +114,7 @@ class Tormentor:
         ]
         if self.phase.fill:
             jobs.append((FILL_EVERY_SECONDS, self._fill))
-        due = [self.began + every for every, _ in jobs]
+        due = [self.began + min(every, 0.3) for every, _ in jobs]
         grants, moved_at = 0, self.began
         while (now := time.monotonic()) < self.began + self.phase.seconds:
             for number, (every, work) in enumerate(jobs):
