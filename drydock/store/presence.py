@@ -62,9 +62,14 @@ def withdraw(path: str, name: str) -> None:
         fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
 
 
+def is_name(name: str) -> bool:
+    """Whether a connection can be called that; if not, the row that says so is damaged."""
+    return bool(_NAME.fullmatch(name))
+
+
 def is_alive(path: str, name: str) -> bool:
     """Whether the process that announced this name still runs, and has not withdrawn it."""
-    if not _NAME.fullmatch(name):  # a damaged row: nobody is called that
+    if not is_name(name):
         return False
     offset = int(name, 16)
     fd, own = _registry.file(path)

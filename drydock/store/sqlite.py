@@ -67,6 +67,8 @@ class SqliteStore(Store):
         self._reserve = Reserve(path + ".reserve")
         self._lent = False
         self._closed = False
+        #: where nobody can wake us: the version that we last waited on, so that nothing is missed between two waits
+        self._seen: int | None = None
 
     @classmethod
     def open(
@@ -91,7 +93,7 @@ class SqliteStore(Store):
             if not files.exists(path):
                 raise StoreError(f"there is no store at {quoted(path)} yet; make it with: drydock apply FILE")
             with Reserve(path + ".reserve").lent():
-                return cls(path, _connect(path, "ro", _check_version), None, clock, uptime)
+                return cls(path, _connect(path, "ro", _check_current), None, clock, uptime)
         files.prepare(path, make_parents=make_parents)
         turnstile = Turnstile(path + ".lock")
         try:
@@ -233,16 +235,19 @@ class SqliteStore(Store):
 
     def listen(self) -> None:
         self._wakeups.listen(self.process)
+        if self._seen is None:
+            self._seen = self.version()
 
     def wait_for_news(self, seconds: float) -> bool:
         if self._wakeups.listening:
             return self._wakeups.wait(seconds)
-        before, deadline = self.version(), time.monotonic() + seconds
-        while self.version() == before:
+        deadline = time.monotonic() + seconds
+        while (version := self.version()) == self._seen:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             time.sleep(min(LOOK_EVERY_SECONDS, left))
+        self._seen = version
         return True
 
     def version(self) -> int:
@@ -255,7 +260,8 @@ class SqliteStore(Store):
         presence.unwatch(self._presence, self.process)
 
     def _wake(self, process: str) -> None:
-        self._wakeups.wake(process)
+        if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
+            self._wakeups.wake(process)
 
     def news_fileno(self) -> int | None:
         return self._wakeups.fileno()
@@ -386,6 +392,14 @@ def _check_version(connection: sqlite3.Connection, path: str) -> int:
     if identity != APPLICATION_ID or not 0 < version <= SCHEMA_VERSION:
         raise _wrong_version(identity, version, path)
     return int(version)
+
+
+def _check_current(connection: sqlite3.Connection, path: str) -> None:
+    version = _check_version(connection, path)
+    if version < SCHEMA_VERSION:
+        raise StoreDamaged(
+            f"{quoted(path)} has schema {version}, this drydock uses {SCHEMA_VERSION}; bring it up to date with: drydock leases"
+        )
 
 
 def _wrong_version(identity: int, version: int, path: str) -> StoreDamaged:

@@ -47,7 +47,9 @@ class Wakeups:
     def wait(self, seconds: float) -> bool:
         """Sleep until woken, at most so long; whether it was woken."""
         assert self._socket is not None
-        if not select.select([self._socket], [], [], seconds)[0]:
+        poll = select.poll()  # select() takes no descriptor above 1023
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(seconds * 1000):
             return False
         with contextlib.suppress(BlockingIOError):
             while self._socket.recv(1):
@@ -66,7 +68,7 @@ class Wakeups:
             self._sender.sendto(b"!", self._path(name))
         except ConnectionRefusedError:
             self._remove(name)
-        except OSError:  # he does not listen, or has so many unread that one more tells him nothing
+        except OSError:  # no socket to send with; he does not listen; or one more would tell him nothing
             pass
 
     def close(self) -> None:
@@ -92,3 +94,9 @@ class Wakeups:
         if self._fd is None:
             self._fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return f"{_FOLDER_BY_DESCRIPTOR}/{self._fd}/{name}"
+
+
+def _new_socket() -> socket.socket:
+    new = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    new.setblocking(False)
+    return new
