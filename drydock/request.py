@@ -68,6 +68,7 @@ class Request:
         self.proposals: Proposals | None = None
         self.deadline: float | None = None
         self._decision: Decision | None = None  # what the last look came to; None: there is something to look for
+        self._seen = 0  # the version of the store in which there was nothing for it
         self._tended = False
         self.built = False  # something was built for it
         self.failure: BlueprintError | None = None  # the last, told when time is up
@@ -150,6 +151,8 @@ class Request:
             self.queue.serve(self.demand.type, mine=Mine(self.ids[0], self._decide))
         else:
             self._decide(Ahead())
+        if self._decision is not None and self._decision.act is Act.WAIT:
+            self._seen = self.store.version()  # read later, it would hide what was committed in between
 
     def _advance(self) -> None:
         while self.lost and self.progress:
@@ -268,7 +271,7 @@ class Request:
         self._check_time()
         if self.progress:
             self.progress(explain(self.store, self.possible, self.demand, self.ids))
-        version, look_at = self.store.version(), time.monotonic() + LOOK_EVERY_SECONDS
+        look_at = time.monotonic() + LOOK_EVERY_SECONDS
         while True:
             again_after = LOOK_EVERY_SECONDS if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001
             woken = self.store.wait_for_news(min(self._time_left(), again_after, self.tender.pause()))
@@ -278,7 +281,7 @@ class Request:
                 return
             self._check_time()
             if time.monotonic() >= look_at:
-                if self.store.version() != version:
+                if self.store.version() != self._seen:
                     return
                 look_at = time.monotonic() + LOOK_EVERY_SECONDS
 
