@@ -18,6 +18,7 @@ from drydock.engine import Engine
 from drydock.model import Demand, Lease, LeaseStatus, Resource, ResourceStatus
 from drydock.request import Progress
 from drydock.store.sqlite import SqliteStore
+from drydock.store.uptime import uptime
 
 from .promises import ALL, broken_promises
 
@@ -167,7 +168,7 @@ class Stage:
     """One store; `engine` is the test's own."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
-        self.path, self.clock = path, clock
+        self.path, self.clock, self.uptime = path, clock, uptime
         self.environment = {"DRYDOCK_BLUEPRINTS": str(KINDS)}
         self.settled = True  #: what the test leaves behind must be at rest
         self.hooks_seen = True  #: no other process ran any
@@ -177,7 +178,7 @@ class Stage:
         self.engine = Engine(self.store, environment=self.environment)
 
     def open(self) -> SqliteStore:
-        return SqliteStore.open(str(self.path), clock=self.clock)
+        return SqliteStore.open(str(self.path), clock=self.clock, uptime=lambda: self.uptime())
 
     @property
     def cli(self) -> Cli:
@@ -320,38 +321,22 @@ class Stage:
         _controls.clear()
 
 
-def lease(
-    engine: Engine, type: str = "hoax", *, blueprint: tuple[str, ...] | str = (), count: int = 1, wait: float | None = None,
-    keep: bool = True, lab: Lab | None = None, owner: str = "tester", progress: Progress = lambda _: None, **attributes: Any,
-) -> Lease:  # fmt: skip
-    return several(
-        engine,
-        type,
-        count,
-        blueprint=blueprint,
-        wait=wait,
-        keep=keep,
-        lab=lab,
-        owner=owner,
-        progress=progress,
-        **attributes,
-    )[0]
+def lease(engine: Engine, type: str = "hoax", **options: Any) -> Lease:
+    """One lease; the options are those of `several`."""
+    return several(engine, type, 1, **options)[0]
 
 
 def several(
     engine: Engine, type: str, count: int, *, blueprint: tuple[str, ...] | str = (), wait: float | None = None,
-    keep: bool = True, lab: Lab | None = None, owner: str = "tester", progress: Progress = lambda _: None, **attributes: Any,
+    keep: bool = True, priority: int = 0, ttl: float | None = None, until: float | None = None, lab: Lab | None = None,
+    owner: str = "tester", progress: Progress = lambda _: None, **attributes: Any,
 ) -> list[Lease]:  # fmt: skip
     names = (blueprint,) if isinstance(blueprint, str) else blueprint
     return engine.lease(
         Demand(type, names, attributes),
-        owner=owner,
-        count=count,
-        wait_seconds=wait,
-        keep=keep,
-        lab=lab,
+        owner=owner, count=count, wait_seconds=wait, keep=keep, priority=priority, ttl=ttl, until=until, lab=lab,
         progress=progress,
-    )
+    )  # fmt: skip
 
 
 def on(held: Lease) -> Resource:
