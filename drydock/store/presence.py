@@ -88,15 +88,17 @@ def watch(path: str, name: str) -> bool:
     if watcher is None and _lock(fd, _WATCH):
         # Of two threads that ask at once, both may have the process's lock; one of them is written down.
         watcher = _registry.watchers.setdefault(path, name)
-    return watcher == name
+    # Locked once more, since it may have been let go by a thread that was written down for a moment in between.
+    return watcher == name and _lock(fd, _WATCH)
 
 
 def unwatch(path: str, name: str) -> None:
     """Let another keep watch. May be called twice."""
     fd, _ = _registry.file(path)
     if _registry.watchers.get(path) == name:
-        del _registry.watchers[path]
+        # In this order, or another thread could be written down, whose lock would be let go here.
         fcntl.lockf(fd, fcntl.LOCK_UN, 1, _WATCH)
+        del _registry.watchers[path]
 
 
 def _lock(fd: int, offset: int) -> bool:

@@ -1,6 +1,8 @@
 """Who lives is told by the kernel: a name is alive while its process lives and has not withdrawn it."""
 
+import fcntl
 import os
+import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -151,3 +153,101 @@ def test_a_lease_outlives_the_connection_that_took_it_and_ends_with_its_process(
     presence.withdraw(live, process)  # as the kernel does when the process dies
     next_one.tend()
     assert next_one.store.leases.live() == []
+
+
+# ---- who keeps watch
+
+WATCH = """
+from drydock.store import presence
+name = presence.announce(sys.argv[1])
+while order := hear():
+    if order == "watch":
+        say(presence.watch(sys.argv[1], name))
+    elif order == "unwatch":
+        presence.unwatch(sys.argv[1], name)
+        say("unwatched")
+"""
+
+
+def watches(child: Child) -> bool:
+    child.tell("watch")
+    return child.hear() == "True"
+
+
+def test_of_all_processes_that_ask_one_keeps_watch_and_keeps_it(live: str) -> None:
+    with Child(WATCH, live) as one, Child(WATCH, live) as two, Child(WATCH, live) as three:
+        assert [watches(child) for child in (one, two, three)] == [True, False, False]
+        assert [watches(child) for child in (three, two, one)] == [False, False, True]
+
+
+def test_when_the_watcher_is_killed_or_lets_go_the_next_that_asks_takes_over(live: str) -> None:
+    with Child(WATCH, live) as one, Child(WATCH, live) as two, Child(WATCH, live) as three:
+        assert [watches(child) for child in (one, two, three)] == [True, False, False]
+        one.kill()
+        assert [watches(child) for child in (two, three)] == [True, False]
+        for _ in range(2):
+            two.tell("unwatch")
+            two.expect("unwatched")
+        assert [watches(child) for child in (three, two)] == [True, False]
+        two.tell("unwatch")  # by one who does not watch: it takes nothing from the other
+        two.expect("unwatched")
+        assert [watches(child) for child in (two, three)] == [False, True]
+
+
+def test_of_two_connections_of_one_process_one_keeps_watch(connect: Callable[..., Engine], live: str) -> None:
+    one, two = connect().store, connect().store
+    with Child(WATCH, live) as other:
+        assert [one.may_watch(), two.may_watch(), watches(other), one.may_watch()] == [True, False, False, True]
+        two.close()  # closing a connection that does not watch takes nothing from the one that does
+        assert [watches(other), one.may_watch()] == [False, True]
+        three = connect().store
+        one.stop_watching()
+        assert [three.may_watch(), one.may_watch(), watches(other)] == [True, False, False]
+        three.close()
+        assert [watches(other), one.may_watch()] == [True, False]
+
+
+def test_a_thread_that_asks_while_another_lets_go_does_not_watch_without_the_lock(
+    live: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = presence.announce(live), presence.announce(live)
+    assert presence.watch(live, one)
+    lockf, seen = fcntl.lockf, []
+
+    def and_another_asks(fd: int, command: int, *where: int) -> None:
+        if command == fcntl.LOCK_UN:
+            monkeypatch.setattr(fcntl, "lockf", lockf)
+            seen.append(presence.watch(live, two))
+        lockf(fd, command, *where)
+
+    monkeypatch.setattr(fcntl, "lockf", and_another_asks)
+    presence.unwatch(live, one)
+    assert seen == [False]
+    with Child(WATCH, live) as other:
+        assert [watches(other), presence.watch(live, two)] == [True, False]
+
+
+def test_a_forked_child_does_not_keep_its_parents_watch(live: str) -> None:
+    forks = """
+    from drydock.store import presence
+    name = presence.announce(sys.argv[1])
+    say(presence.watch(sys.argv[1], name))
+    child = os.fork()
+    if not child:
+        say(presence.watch(sys.argv[1], name), os.getpid())
+        presence.unwatch(sys.argv[1], name)
+        hear()
+        os._exit(0)
+    os.waitpid(child, 0)
+    """
+    with Child(textwrap.dedent(forks), live) as parent, Child(WATCH, live) as other:
+        parent.expect("True")
+        watching, grandchild = parent.hear().split()
+        assert watching == "False"
+        assert not watches(other)  # nor could the child let it go
+        parent.process.kill()
+        parent.process.wait()
+        try:
+            assert watches(other)
+        finally:
+            os.kill(int(grandchild), 9)
