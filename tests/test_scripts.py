@@ -121,6 +121,19 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def test_exploring_the_race_shows_the_way_to_the_double_allocation_and_that_there_is_none_with_slot_locks(
+    environment: Callable[..., Environment], left: Callable[[], list[Path]]
+) -> None:
+    done = run([*RACE, "--explore"], environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    unsafe, safe = done.stdout.split("\nwith slot locks: ")
+    assert unsafe.startswith("without slot locks: ")
+    assert 'double-allocation: binding "h1" is allocated 2 times' in unsafe
+    assert unsafe.count("insert resource") == 2
+    assert safe.splitlines()[1] == "none of them breaks a promise"
+    assert left() == []
+
+
 def test_the_demo_does_what_it_shows_and_leaves_nothing(
     environment: Callable[..., Environment], left: Callable[[], list[Path]]
 ) -> None:

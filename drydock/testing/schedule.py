@@ -221,7 +221,8 @@ class ExploredStore(SqliteStore):
         return mine
 
     def stop_watching(self) -> None:
-        if self.world.watcher == self.name:
+        if self.actor is not None and self.world.watcher == self.name:
+            self.actor.stop_before(Kind.LOOK, "watches no more")
             self.world.watcher = None
 
     def health(self) -> list[Finding]:
