@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from children import Child, run_together
-from conftest import LAB, apply
+from conftest import LAB, Cli, apply
+from old_stores import make_schema_1
 from sqlite_utils import Database
 
+from drydock.doctor import examine
 from drydock.engine import Engine
-from drydock.errors import StoreDamaged
-from drydock.model import Demand
+from drydock.errors import NothingFree, StoreDamaged
+from drydock.model import Demand, Finding, Lease
 from drydock.store import schema, sqlite
 from drydock.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
 
@@ -46,10 +48,11 @@ def test_every_table_of_ours_is_strict(path: Path) -> None:
     assert all(strict[name] for name in OURS)
 
 
-#: for each question that a lease or a release asks, the index that answers it
+#: for each question that a lease, a release or a look after the store asks, the index that answers it
 ANSWERED_BY = {
-    "resource_room", "binding_free", "binding_slot_lock", "binding_resource", "lease_unsettled", "lease_process",
-    "resource_moving", "resource_closed",
+    "resource_room", "binding_free", "binding_slot_lock", "binding_resource", "lease_queue", "lease_process", "lease_moving",
+    "lease_until", "lease_deadline", "resource_moving", "resource_closed", "resource_resting", "resource_until",
+    "resource_ttl",
 }  # fmt: skip
 
 
@@ -73,9 +76,10 @@ def test_a_lease_and_its_release_find_all_by_index(engine: Engine) -> None:
     assert used >= ANSWERED_BY
     # These hold nothing but answers, so walking through one is no search.
     allowed = {
-        f"SCAN {table} USING INDEX {table}_{of}" for table, of in (("resource", "moving"), ("lease", "unsettled"))
+        f"SCAN {table} USING {how} {table}_{of}"
+        for table, of in (("resource", "moving"), ("resource", "closed"), ("lease", "queue"), ("lease", "moving"))
+        for how in ("INDEX", "COVERING INDEX")
     }
-    allowed |= {"SCAN resource USING COVERING INDEX resource_closed", "SCAN resource USING INDEX resource_closed"}
     assert [s for s in steps - allowed if re.match("SCAN (?!slot|CONSTANT)", s) and "VIRTUAL TABLE" not in s] == []
 
 
@@ -147,6 +151,120 @@ def test_a_later_migration_that_fails_leaves_the_old_schema(
     again.close()
 
 
+# ---- the version before
+
+
+@pytest.fixture
+def old(path: Path, tmp_path: Path) -> Path:
+    """A store that the version before left behind."""
+    make_schema_1(path, tmp_path / "scratch")
+    return path
+
+
+def broken(engine: Engine) -> list[Finding]:
+    return [finding for finding in examine(engine.store) if finding.broken]
+
+
+def hold(engine: Engine, type: str = "host") -> Lease:
+    [lease] = engine.lease(Demand(type), owner="new", wait_seconds=0)
+    return lease
+
+
+def test_an_old_store_becomes_what_a_new_one_is(old: Path, tmp_path: Path) -> None:
+    SqliteStore.open(str(old)).close()
+    SqliteStore.open(str(tmp_path / "new.db")).close()
+    schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
+    assert look(old, schema) == look(tmp_path / "new.db", schema)
+    assert look(old, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    assert look(old, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_what_an_old_store_says_of_the_past_and_the_present_is_kept(old: Path, connect: Callable[..., Engine]) -> None:
+    columns = "id, status, type, owner, resource, slot_locks, fence, process, created_at, granted_at, ended_at, reason"
+    tables = ("event", "slot_lock", "binding", "settings", "shape", "store")
+    before = [look(old, f"SELECT * FROM {table} ORDER BY 1") for table in tables]
+    leases = look(old, f"SELECT {columns} FROM lease ORDER BY id")
+    engine = connect()
+    assert [look(old, f"SELECT * FROM {table} ORDER BY 1") for table in tables] == before
+    assert look(old, f"SELECT {columns} FROM lease ORDER BY id") == leases
+    live = {lease.id: lease for lease in engine.store.leases.live()}
+    assert {id: lease.status.value for id, lease in live.items()} == {
+        2: "active", 3: "active", 4: "active", 5: "pending", 6: "pending",
+    }  # fmt: skip
+    assert [lease.resource.name for lease in live.values() if lease.resource] == ["h1", "h2", "scratch-0"]
+    assert [engine.seconds_left(id) for id in (2, 3, 4)] == [None, None, None]
+    assert {(b.name, b.cooldown, b.lifetime, b.ttl) for b in engine.store.offers.blueprints()} == {
+        ("lab", 0.0, None, None), ("tmp", 0.0, None, None),
+    }  # fmt: skip
+
+
+def test_leases_of_an_old_store_are_verified_and_given_back(
+    old: Path, tmp_path: Path, connect: Callable[..., Engine]
+) -> None:
+    """The requests whose processes are gone go, the leases stay until they are released; all that ran on goes on."""
+    engine = connect()
+    assert engine.tend()
+    assert [lease.id for lease in engine.store.leases.live()] == [2, 3, 4]
+    assert engine.verify(2, fence=2).owner == "old"
+    engine.renew(3, ttl=60)
+    assert (engine.release(2), engine.release(3), engine.release(4)) == (True, True, True)
+    assert not engine.release(1)
+    lease = hold(engine)
+    assert (lease.id, lease.fence, lease.resource and lease.resource.name) == (7, 3, "h1")
+    assert hold(engine, "scratch-dir").resource is not None
+    engine.release_resource(3)
+    assert not (tmp_path / "scratch" / "scratch-0").exists()
+    assert broken(engine) == []
+
+
+def test_requests_of_an_old_store_are_served_in_their_order(old: Path, connect: Callable[..., Engine]) -> None:
+    """They come before all that ask now, and a process that waits for one is told."""
+    waiting, engine = connect(), connect()
+    with waiting.store.write():
+        waiting.store.leases.bind(5, waiting.store.process)
+        waiting.store.leases.bind(6, waiting.store.process)
+    waiting.store.listen()
+    engine.tend()
+    engine.release(3)
+    assert waiting.store.wait_for_news(0)
+    with pytest.raises(NothingFree):
+        hold(engine)
+    engine.release(2)
+    granted = [waiting.store.leases.get(id) for id in (5, 6)]
+    assert [lease and lease.resource and lease.resource.name for lease in granted] == ["h2", "h1"]
+    assert [lease and lease.fence for lease in granted] == [2, 3]
+    assert broken(engine) == []
+
+
+@pytest.mark.parametrize("forget", ["DELETE FROM lease", "DELETE FROM lease WHERE id > 4"])
+def test_no_number_of_an_old_lease_is_given_to_another(old: Path, connect: Callable[..., Engine], forget: str) -> None:
+    """Also when the rows were forgotten, all of them or the last."""
+    with contextlib.closing(sqlite3.connect(old)) as connection, connection:
+        connection.execute(forget)
+        connection.execute("UPDATE resource SET used = 0, status = 'destroyed'")
+        connection.execute("UPDATE binding SET resource = NULL")
+        connection.execute("UPDATE blueprint SET live = 0")
+        connection.execute("DELETE FROM slot_lock")
+    assert hold(connect()).id == 7
+
+
+def test_processes_that_meet_an_old_store_at_once_bring_it_up_to_date_once(old: Path) -> None:
+    assert run_together([Child(MAKE, old, number) for number in range(4)]) == [[], [], [], []]
+    assert look(old, "SELECT count(*) FROM _sqlite_migrations") == [(SCHEMA_VERSION,)]
+    assert look(old, "SELECT count(*) FROM event WHERE event = 'came'") == [(4,)]
+
+
+def test_reading_an_old_store_changes_nothing_and_says_what_to_do(old: Path, cli: Cli) -> None:
+    told = cli("doctor")
+    assert told.returncode == 8
+    assert told.stderr == (
+        f'drydock: "{old}" has schema 1, this drydock uses {SCHEMA_VERSION}; bring it up to date with: drydock leases\n'
+    )
+    assert look(old, "PRAGMA user_version") == [(1,)]
+    assert [lease["id"] for lease in cli("leases", "--json").objects] == [2, 3, 4, 5, 6]
+    assert cli("doctor").returncode == 0
+
+
 # ---- who comes first
 
 MAKE = """
@@ -200,7 +318,7 @@ def test_a_migration_is_one_immediate_transaction(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pragma", "sentence"),
-    [("user_version = 2", "upgrade drydock"), ("user_version = 0", "cannot use"),
+    [(f"user_version = {SCHEMA_VERSION + 1}", "upgrade drydock"), ("user_version = 0", "cannot use"),
      ("application_id = 7", "not a drydock store")],
 )  # fmt: skip
 def test_identity_and_version_are_checked_inside_every_writing_transaction(
@@ -217,8 +335,9 @@ def test_identity_and_version_are_checked_inside_every_writing_transaction(
     connection.set_trace_callback(None)
     whole = [statement for statement in seen if not statement.startswith("--")]
     begun = whole[whole.index("BEGIN IMMEDIATE") :]
-    assert {statement.split()[0] for statement in begun[1:-1]} == {"PRAGMA"}
-    assert begun[-1] == "ROLLBACK"
+    assert {statement.split()[0] for statement in begun[1 : begun.index("ROLLBACK")]} == {"PRAGMA"}
+    # What follows tries to give back what was asked for, and gets no further.
+    assert {statement.split()[0] for statement in begun} == {"BEGIN", "PRAGMA", "ROLLBACK"}
     assert look(path, "SELECT count(*) FROM lease") == [(0,)]
     with pytest.raises(StoreDamaged, match=sentence):
         SqliteStore.open(str(path))
