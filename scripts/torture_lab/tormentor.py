@@ -31,7 +31,7 @@ STEPS_SECONDS = (-86_400, -3600, 0, 0, 3600, 86_400)
 FILL_EVERY_SECONDS = 2.0
 #: the disk stays full until so many operations have failed for it, and no longer than that
 FULL_FAILURES = 40
-MOST_FULL_SECONDS = 5.0
+MOST_FULL_SECONDS = 20.0
 REPORT_EVERY_SECONDS = 5.0
 #: nobody was granted anything for so long: something hangs
 PATIENCE_SECONDS = 60.0
