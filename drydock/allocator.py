@@ -407,12 +407,13 @@ def grant(store: Store, lease: int, room: Room, blueprint: Blueprint, keys: Sequ
         "slot_locks": json.dumps(keys),
         "granted_at": store.clock(),
         "owed": None,
+        "counting_from": store.uptime(),
+        "boot": store.boot,
     }
     if prepare:
         columns["worker"] = process
     status = LeaseStatus.ACQUIRED if prepare else LeaseStatus.ACTIVE
     store.move("lease", lease, LeaseStatus.PENDING, status, **columns)
-    store.leases.count_from_now(lease)
     event = "lease.acquired" if prepare else "lease.activated"
     store.events.add(event, lease=lease, resource=room.id, blueprint=blueprint.name, fence=fence)
     return True

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .allocator import Act, Ahead, Allocator, Decision, Lab, Lost, decide_together
 from .attributes import canonical
 from .candidates import Candidates
-from .errors import BlueprintError, DrydockError, NeverPossible, NothingFree, StatusChanged, StoreError, quoted
+from .errors import BlueprintError, DrydockError, LeaseLost, NeverPossible, NothingFree, StoreError, quoted
 from .model import Demand, Lease, LeaseStatus, Terms
 from .proposing import Proposals, first_bindings, proposals, refuse_what_nobody_builds
 from .serving import Mine, Queue
@@ -100,6 +100,8 @@ class Request:
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             raise
+        finally:
+            self.store.stop_watching()
 
     def _withdraw(self, reason: str) -> None:
         try:
@@ -113,23 +115,36 @@ class Request:
 
     def _ask(self) -> None:
         """Join the queue and be served in turn: what is free is granted in the transaction that asked."""
+        # Who will have to wait need not wait for the disk first: a request means nothing without its process.
+        if self.store.leases.anybody_waits(self.demand.type):
+            with contextlib.suppress(_NotInVainError):
+                self._join(lasting=False)
+                return
+        self._join(lasting=True)
+
+    def _join(self, *, lasting: bool) -> None:
         try:
-            with self.store.write(asks=True):
-                crowded = self.store.leases.anybody_waits(self.demand.type)
+            with self.store.write(asks=True, lasting=lasting):
+                crowded = self.store.leases.anybody_waits()
                 process = None if self.keep else self.store.process
                 add = self.store.leases.add
-                self.ids = [add(self.demand, self.terms, self.owner, process) for _ in range(self.count)]
-                self.pending = list(self.ids)
+                self.ids = [
+                    add(self.demand, self.terms, self.owner, process, crowded=crowded) for _ in range(self.count)
+                ]
+                self.pending, self.preparing, self.lost, self.told = list(self.ids), [], [], set()
                 if self.count > 1:
                     self.store.leases.join(self.ids)
                 if self.store.offered != self.possible.config:
                     self.possible = self.queue.possible(self.demand)
                 self._refuse_too_many()
-                self._look(crowded=crowded)
+                self._look(crowded=crowded, settled=True)
+                if not lasting and (self._decision is None or self._decision.act not in (Act.WAIT, Act.PLANS)):
+                    raise _NotInVainError
                 if self.pending or self.preparing:
                     for id in self.ids:
                         self.store.events.add("lease.requested", lease=id)
-                        self.store.leases.bind(id, self.store.process)
+                        if self.keep:
+                            self.store.leases.bind(id, self.store.process)
                     self.store.listen()
                 else:
                     self.held = self._read()
@@ -144,13 +159,13 @@ class Request:
             return [id for id in self.ids if self.store.leases.process_of(id) == self.store.process]
         return []
 
-    def _look(self, *, crowded: bool = True) -> None:
+    def _look(self, *, crowded: bool = True, settled: bool = False) -> None:
         """Take part in the queue once; part of the transaction that is open. `crowded`: others wait, too."""
         self._decision = None
         if crowded and not self.lab:
-            self.queue.serve(self.demand.type, mine=Mine(self.ids[0], self._decide))
+            self.queue.serve(self.demand.type, settled=settled, mine=Mine(self.ids[0], self._decide))
         else:
-            self._decide(Ahead())
+            self._decide(Ahead(), hopeless=False)
         if self._decision is not None and self._decision.act is Act.WAIT:
             self._seen = self.store.version()  # read later, it would hide what was committed in between
 
@@ -173,9 +188,12 @@ class Request:
         elif decision.act in (Act.BUILD, Act.CLEAR) and decision.resource is not None:
             self._work(decision.resource, decision.act)
 
-    def _decide(self, ahead: Ahead) -> None:
+    def _decide(self, ahead: Ahead, hopeless: bool) -> None:
         """Decide for every lease that is still pending, now that it is its turn."""
         self._refresh()
+        if hopeless and self.proposals is None and all(c.blueprint.pooled for c in self.possible.all):
+            self._decision = Decision(Act.WAIT)
+            return
         ready, in_the_way = self.proposals or (None, ())
         allocator = Allocator(
             self.store, self._rested(), self.demand.attributes,
@@ -210,6 +228,7 @@ class Request:
 
     def _work(self, resource: int, act: Act) -> None:
         self.built = self.built or act is Act.BUILD
+        self.store.stop_watching()  # a hook may take long
         outcome = self.steps.step_resource(resource)
         if outcome.error and act is Act.BUILD:
             self._count_failure(outcome.error)
@@ -224,14 +243,15 @@ class Request:
 
     def _look_at_pending(self) -> None:
         """What was built for a lease is granted when it is ready, by whoever built it."""
-        granted = [id for id in self.pending if self._status(id) is not LeaseStatus.PENDING]
-        self.preparing += granted
-        self.pending = [id for id in self.pending if id not in granted]
+        now = {id: self._status(id) for id in self.pending}
+        self.pending = [id for id in self.pending if now[id] is LeaseStatus.PENDING]
+        self.preparing += [id for id in now if now[id] is not LeaseStatus.PENDING]
 
     def _prepare(self, id: int) -> None:
         """See a granted lease through to active."""
         status = self._status(id)
         if status is LeaseStatus.ACQUIRED:
+            self.store.stop_watching()  # a hook may take long
             outcome = self.steps.step_lease(id)
             if outcome.error:
                 raise outcome.error
@@ -242,8 +262,8 @@ class Request:
         if status is LeaseStatus.PENDING:  # thrown back: its resource failed before it was ready
             self.pending.append(id)
         elif status is not LeaseStatus.ACTIVE:
-            raise StatusChanged("lease", id, (LeaseStatus.ACTIVE,), status)
-        else:
+            raise LeaseLost(id, f"it is {status}")
+        elif self.keep:
             with self.store.write():
                 self._keep_if_complete()
 
@@ -263,27 +283,34 @@ class Request:
 
     def _wait(self, again_at: float | None) -> None:
         """Sleep until this request was granted or woken, or time alone may have changed the answer."""
-        if not self._tended:  # what seems to be in use may be held by the dead; nobody gives up before he has looked
-            self._tended = True
-            if self.tender.tend():
-                self._look_at_pending()
-                return
-        self._check_time()
+        if self._is_over():
+            return
         if self.progress:
             self.progress(explain(self.store, self.possible, self.demand, self.ids))
         look_at = time.monotonic() + LOOK_EVERY_SECONDS
         while True:
             again_after = LOOK_EVERY_SECONDS if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001
             woken = self.store.wait_for_news(min(self._time_left(), again_after, self.tender.pause()))
-            found = self.tender.watch()
             self._look_at_pending()
-            if woken or found or (again_at is not None and self.store.clock() >= again_at):
+            if woken or not self.pending:
                 return
-            self._check_time()
+            if self.tender.watch() or (again_at is not None and self.store.clock() >= again_at) or self._is_over():
+                return
             if time.monotonic() >= look_at:
                 if self.store.version() != self._seen:
                     return
                 look_at = time.monotonic() + LOOK_EVERY_SECONDS
+
+    def _is_over(self) -> bool:
+        """Raise if time is up; but what seems to be in use may be held by the dead, so nobody gives up before he has
+        looked for them. True if there were some."""
+        if not self._tended and self.deadline is not None and time.monotonic() >= self.deadline:
+            self._tended = True
+            if self.tender.tend():
+                self._look_at_pending()
+                return True
+        self._check_time()
+        return False
 
     def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() >= self.deadline:
@@ -350,5 +377,8 @@ class Request:
         self.sleep(delay_seconds)
 
     def _status(self, id: int) -> LeaseStatus:
-        ending = self.store.leases.ending(id)
-        return ending.status if ending else LeaseStatus.DESTROYED
+        return self.store.leases.status(id) or LeaseStatus.DESTROYED
+
+
+class _NotInVainError(Exception):
+    """Inside `_join`: it got something in a transaction that a power cut may undo, so that has to be done again."""

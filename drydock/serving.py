@@ -9,7 +9,7 @@ asked. Nobody else keeps anything from anybody, so a request that cannot use a t
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Mine(NamedTuple):
     """The request of whoever serves the queue: in its turn it decides for itself, since it may have plans at hand."""
 
     request: int
-    decide: Callable[[Ahead], None]
+    decide: Callable[[Ahead, bool], None]  #: what is kept for others; whether an older one, just alike, has to wait
 
 
 class Queue:
@@ -69,26 +69,37 @@ class Queue:
         for type in types:
             self.serve(type, planned=False)
 
-    def serve(self, type: str, *, seat: int | None = None, planned: bool = True, mine: Mine | None = None) -> None:
+    def serve(
+        self,
+        type: str,
+        *,
+        seat: int | None = None,
+        planned: bool = True,
+        settled: bool = False,
+        mine: Mine | None = None,
+    ) -> None:
         """Walk the queue of one type and give to each request what it can have.
 
         `seat`: nothing but a seat on this resource became free. `planned`: those whose blueprint must be asked have
-        asked it since what they need last changed. `mine`: stop after this request.
+        asked it since what they need last changed. `mine`: stop after this request. `settled`: nothing has become free
+        since the others were served, so that they only keep what they keep.
         """
-        ahead, config = Ahead(), self.store.offers.config()
+        ahead, config = Ahead(), self.store.offered
         cannot: set[str] = set()
         looked = False  # mine has looked for itself, and lets the next one look
         room = None if seat is None else self.store.resources.room(seat)
         if seat is not None and room is None:
             return
         for request, waiters in self._requests(type):
+            key = key_of(type, waiters[0].blueprints, waiters[0].attributes)
             if mine and request == mine.request:
-                mine.decide(ahead)
+                mine.decide(ahead, key in cannot)
                 if waiters[0].owed is None:
                     break
                 looked = True
                 continue
-            key = key_of(type, waiters[0].blueprints, waiters[0].attributes)
+            if settled and len(waiters) == 1 and waiters[0].owed is None:
+                cannot.add(key)
             if key in cannot and len(waiters) == 1:
                 continue
             possible = self._known(type, waiters[0], config)
@@ -99,10 +110,13 @@ class Queue:
                     self._let_him_ask(waiters[0], roomy, ahead, planned=False)
                     break
                 continue
+            if settled:
+                self._hold_back(waiters, possible, ahead, planned=True)
+                continue
             if self._is_at_work(waiters):
                 continue
             decision = self._decide(waiters, possible, ahead, planned=planned)
-            if decision.act is Act.WAIT:
+            if decision.act is Act.WAIT and len(waiters) == 1:
                 cannot.add(key)
             if room and (room := self.store.resources.room(room.id)) is None:
                 break
@@ -123,11 +137,7 @@ class Queue:
 
     def _is_at_work(self, waiters: Sequence[Waiter]) -> bool:
         """A requester that builds or clears something for itself could not use what it was given meanwhile."""
-        resources = self.store.resources
-        return any(
-            resources.built_for(waiter.id) is not None or resources.reclaimed_for(waiter.id) is not None
-            for waiter in waiters
-        )
+        return any(self.store.resources.at_work_for(waiter.id) for waiter in waiters)
 
     def _decide(self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead, *, planned: bool) -> Decision:
         """Give a request of somebody else what can be given without asking a blueprint."""
@@ -143,13 +153,16 @@ class Queue:
         decision, granted = decide_together(allocator, [waiter.id for waiter in waiters])
         if granted or decision.act in (Act.BUILD, Act.CLEAR) or decision.again_at is not None:
             self.store.wake(first.process)
-        if len(granted) == len(waiters):
-            return decision
-        if decision.act in (Act.WAIT, Act.AGAIN) and roomy:
-            self._let_him_ask(first, roomy, ahead, planned=planned)
-        if len(waiters) > 1 and self._may_come_together(possible, wanted, len(waiters)):
-            ahead.keep(possible)
+        if decision.act in (Act.WAIT, Act.AGAIN):
+            self._hold_back(waiters, possible, ahead, planned=planned)
         return decision
+
+    def _hold_back(self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead, *, planned: bool) -> None:
+        """Keep from those behind what a request that must wait will use."""
+        if roomy := self._roomy(possible):
+            self._let_him_ask(waiters[0], roomy, ahead, planned=planned)
+        if len(waiters) > 1 and self._may_come_together(possible, len(waiters)):
+            ahead.keep(possible)
 
     def _let_him_ask(self, waiter: Waiter, roomy: set[int], ahead: Ahead, *, planned: bool) -> None:
         """Where builders have room, only the requester can find out whether he could use it. When that is news, he is
@@ -167,7 +180,7 @@ class Queue:
         builders = [c.blueprint.id for c in possible.enabled if not c.blueprint.pooled]
         return {id for id in builders if self.store.offers.has_room(id)}
 
-    def _may_come_together(self, possible: Candidates, wanted: Mapping[str, object], number: int) -> bool:
+    def _may_come_together(self, possible: Candidates, number: int) -> bool:
         """Whether so many could be had at once if all were idle: things that are switched off do not count. Otherwise
         it would keep from others what it cannot use."""
         found = 0

@@ -42,10 +42,11 @@ RESOURCE_EVENTS = """
 INSERT INTO event (at, event, lease, resource, blueprint, data)
 SELECT created_at, 'resource.activated', built_for, id, 'lab', json_object('name', name) FROM resource ORDER BY id"""
 OVER = f"""{SERIES}
-INSERT INTO lease (status, type, blueprints, owner, priority, attributes, resource, slot_locks, fence, process, not_before,
+INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, resource, slot_locks, fence, warned, process, not_before,
     failures, created_at, granted_at, ended_at)
-SELECT 'destroyed', 'host', '[]', 'bench@host', 0, '{{}}', 1 + i % :resources, json_array('seat(resource:' || (1 + i % :resources) || ').slot(0)'),
-    1 + i / :resources, NULL, 0, 0, :now - 8000 + i * 0.001, :now - 8000 + i * 0.001, :now - 7999 + i * 0.001 FROM n"""
+SELECT 'destroyed', 'host', '[]', 'bench@host', 0, '{{}}', :now - 8000 + i * 0.001,
+    1 + i % :resources, json_array('seat(resource:' || (1 + i % :resources) || ').slot(0)'),
+    1 + i / :resources, 0, NULL, 0, 0, :now - 8000 + i * 0.001, :now - 8000 + i * 0.001, :now - 7999 + i * 0.001 FROM n"""
 OVER_EVENTS = """
 INSERT INTO event (at, event, lease, resource, blueprint, data)
 SELECT CASE k.column1 WHEN 1 THEN l.granted_at ELSE l.ended_at END,
@@ -54,10 +55,10 @@ SELECT CASE k.column1 WHEN 1 THEN l.granted_at ELSE l.ended_at END,
 FROM lease l, (VALUES (1), (2)) k WHERE l.id >= :low AND l.id < :high"""
 FENCES = "UPDATE resource SET fence = used + 1 + :finished / :resources"
 HELD = """
-INSERT INTO lease (status, type, blueprints, owner, priority, attributes, resource, slot_locks, fence, process, not_before,
+INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, resource, slot_locks, fence, warned, process, not_before,
     failures, created_at, granted_at)
-SELECT 'active', type, '[]', 'bench@host', 0, '{}', id, json_array('seat(resource:' || id || ').slot(0)'), fence, NULL, 0, 0,
-    :now - 60, :now - 60 FROM resource WHERE used = 1 ORDER BY id"""
+SELECT 'active', type, '[]', 'bench@host', 0, '{}', :now - 60, id, json_array('seat(resource:' || id || ').slot(0)'), fence,
+    0, NULL, 0, 0, :now - 60, :now - 60 FROM resource WHERE used = 1 ORDER BY id"""
 HELD_LOCKS = """
 INSERT INTO slot_lock (key, holder, taken_at)
 SELECT 'seat(resource:' || resource || ').slot(0)', 'lease:' || id, granted_at FROM lease WHERE status = 'active'

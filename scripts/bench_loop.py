@@ -11,11 +11,11 @@ import sqlite3
 import time
 
 FIND = """
-SELECT id FROM resource WHERE status = 'active' AND open = 1 AND used < seats AND shape = :shape AND used = 0
-ORDER BY idle_since, id LIMIT 1"""
+SELECT id FROM resource WHERE status = 'active' AND open = 1 AND used < seats AND rests_until IS NULL
+AND shape = :shape AND used = 0 ORDER BY idle_since, id LIMIT 1"""
 ASK = """
-INSERT INTO lease (status, type, blueprints, owner, priority, attributes, slot_locks, process, not_before, failures,
-    created_at) VALUES ('pending', 'host', '[]', 'bench', 0, '{}', '[]', :process, 0, 0, :now) RETURNING id"""
+INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, warned, process, not_before,
+    failures, created_at) VALUES ('pending', 'host', '[]', 'bench', 0, '{}', :now, '[]', 0, :process, 0, 0, :now) RETURNING id"""
 LOCK = "INSERT INTO slot_lock (key, holder, taken_at) VALUES (:key, :holder, :now) ON CONFLICT DO NOTHING RETURNING key"
 SEAT = "UPDATE resource SET used = used + 1, fence = fence + 1 WHERE id = :resource RETURNING fence"
 GRANT = """

@@ -66,7 +66,7 @@ class Store(ABC):
     address: str
     #: names this connection on what it waits for or works on; `is_alive` tells others whether it still runs
     process: str
-    #: `Offers.config()` as it was when the transaction that is open began
+    #: `Offers.config()` as it is in the transaction that is open
     offered: int = 0
     #: whether the last transaction was kept; after an interruption nothing else tells
     committed: bool = False
@@ -124,7 +124,7 @@ class Store(ABC):
         """Let go of the store. May be called twice."""
 
     @abstractmethod
-    def _begin(self, *, asks: bool = False) -> None:
+    def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
         """Start a writing transaction, after checking that the store is still the one that was opened."""
 
     @abstractmethod
@@ -156,14 +156,16 @@ class Store(ABC):
         return found
 
     @contextmanager
-    def write(self, *, asks: bool = False) -> Iterator[None]:
+    def write(self, *, asks: bool = False, lasting: bool = True) -> Iterator[None]:
         """One writing transaction: all of it is kept, or, when the block raises, nothing.
 
         What was freed in it is given to those who wait before it is committed, and they are woken after. `asks`: it
-        asks for more, and fails on a full disk, where what room is kept is for all that ends or goes on.
+        asks for more, and fails on a full disk, where what room is kept is for all that ends or goes on. Not `lasting`:
+        a power cut may undo it, as long as nothing later was kept; for what means nothing once its process is dead.
         """
-        self._begin(asks=asks)
+        self._begin(asks=asks, lasting=lasting)
         self._news, self._awake = [], set()
+        self.events.uncommitted.clear()
         try:
             yield
             while self._news:
@@ -174,6 +176,8 @@ class Store(ABC):
             self._roll_back()
             raise
         self._commit()
+        if self.events.heard is not None:
+            self.events.heard += self.events.uncommitted
         for process in self._awake:
             self._wake(process)
 
@@ -248,7 +252,11 @@ class Store(ABC):
         self.run(f"UPDATE {table} SET worker = NULL, not_before = :later WHERE id = :id", id=id, later=later)
 
 
+#: a value that is worked out from the row itself: a ttl, where there is one, begins with the grant
+_CHANGES = {"counting_from": "deadline = :counting_from + ttl"}
+
+
 @lru_cache
 def _move_statement(table: str, columns: tuple[str, ...]) -> str:
-    changes = "".join(f", {column} = :{column}" for column in columns)
+    changes = "".join(f", {_CHANGES.get(column, f'{column} = :{column}')}" for column in columns)
     return f"UPDATE {table} SET status = :new{changes} WHERE id = :id AND status = :old RETURNING id"

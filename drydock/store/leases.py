@@ -5,7 +5,7 @@ of priority. That key never changes, so an index keeps the order, and so ageing 
 request that came more than its head start later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,8 @@ _HAS_DEADLINE = "deadline IS NOT NULL AND status IN ('acquired', 'active')"
 _FROM = "FROM lease l LEFT JOIN resource r ON r.id = l.resource LEFT JOIN blueprint p ON p.id = r.blueprint"
 
 
+#: most of what is freed goes to one of the first
+FIRST_IN_THE_QUEUE = 8
 #: each step of priority counts like having asked so much earlier
 HEAD_START_SECONDS = 3600.0
 
@@ -65,6 +67,7 @@ class Waiter(NamedTuple):
     blueprints: str  #: as JSON
     attributes: str  #: as JSON
     process: str | None
+    has_ttl: bool
     owed: float | None
 
 
@@ -72,8 +75,10 @@ class Leases:
     def __init__(self, store: "Store") -> None:
         self._store = store
 
-    def add(self, demand: Demand, terms: Terms, owner: str, process: str | None) -> int:
-        """Insert a pending lease; return its id. With `process` it ends when that process dies."""
+    def add(self, demand: Demand, terms: Terms, owner: str, process: str | None, *, crowded: bool = True) -> int:
+        """Insert a pending lease; return its id. With `process` it ends when that process dies. Not `crowded`: nobody
+        else waits."""
+        asked_at = self._asked_at() if crowded else self._store.clock()
         row = self._store.row(
             "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
             " process, not_before, failures, created_at)"
@@ -87,7 +92,7 @@ class Leases:
             until=terms.until,
             ttl=terms.ttl,
             process=process,
-            turn=self._asked_at() - terms.priority * HEAD_START_SECONDS,
+            turn=asked_at - terms.priority * HEAD_START_SECONDS,
             now=self._store.clock(),
         )
         assert row is not None
@@ -120,14 +125,22 @@ class Leases:
             )
         )
 
-    def queue(self, type: str) -> list[Waiter]:
+    def queue(self, type: str) -> Iterator[Waiter]:
         """Who waits for something of this type, in the order in which they are served."""
-        rows = self._store.rows(
-            "SELECT id, COALESCE(request, id), blueprints, attributes, process, owed FROM lease"
-            " WHERE status = 'pending' AND type = :type ORDER BY turn, id",
+        most, turn, id = FIRST_IN_THE_QUEUE, float("-inf"), 0
+        while rows := self._store.rows(
+            "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, ttl IS NOT NULL, owed FROM lease"
+            " WHERE status = 'pending' AND type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most",
             type=type,
-        )
-        return [Waiter(*row) for row in rows]
+            turn=turn,
+            id=id,
+            most=most,
+        ):
+            turn, id = rows[-1][:2]
+            yield from (Waiter(*row[1:]) for row in rows)
+            if len(rows) < most:
+                return
+            most = 1000  # whoever looks further than the first looks far
 
     def waited_for(self) -> list[str]:
         """The types that somebody waits for."""
@@ -297,6 +310,10 @@ class Leases:
                 process=process,
             )
         )
+
+    def status(self, id: int) -> LeaseStatus | None:
+        row = self._store.row("SELECT status FROM lease WHERE id = :id", id=id)
+        return status_of(LeaseStatus, row[0]) if row else None
 
     def process_of(self, id: int) -> str | None:
         """The process that a lease ends with: while it is not granted, whoever waits for it."""

@@ -66,6 +66,7 @@ class Offers:
     def changed(self) -> None:
         """Note that something did; who waits may be able to go on."""
         self._store.run("UPDATE store SET config = config + 1 WHERE id = 1")
+        self._store.offered += 1
         for type in self._store.leases.waited_for():
             self._store.freed(type)
 

@@ -66,6 +66,8 @@ class SqliteStore(Store):
         self._wakeups = Wakeups(path + ".wake")
         self._reserve = Reserve(path + ".reserve")
         self._lent = False
+        self._is_full = _synchronous() == "FULL"
+        self._hasty = False
         self._closed = False
         #: where nobody can wake us: the version that we last waited on, so that nothing is missed between two waits
         self._seen: int | None = None
@@ -145,7 +147,7 @@ class SqliteStore(Store):
         except FAILURES as error:
             raise self._translated(error) from error
 
-    def _begin(self, *, asks: bool = False) -> None:
+    def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
         if self._turnstile is None:
             raise StoreError(f"the store {quoted(self.path)} was opened for reading only")
         if self._pid != os.getpid():
@@ -156,6 +158,9 @@ class SqliteStore(Store):
             self._check_file()
             if not asks and self._reserve.is_needed():
                 self._lend()
+            if not lasting and self._is_full:
+                self._hasty = True
+                self._execute("PRAGMA synchronous = NORMAL")
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
             [identity] = self._execute("PRAGMA application_id").fetchone()
@@ -206,6 +211,9 @@ class SqliteStore(Store):
 
     def _leave(self) -> None:
         assert self._turnstile is not None
+        if self._hasty:
+            self._hasty = False
+            self._execute("PRAGMA synchronous = FULL")
         if self._lent:
             self._lent = False
             self._reserve.take()
