@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from drydock.allocator import Allocator
+from drydock.request import Request
 from drydock.slots import SlotLock
 from drydock.store import base
 from drydock.store.sqlite import SqliteStore
@@ -68,3 +69,14 @@ def set_without_compare(patch: pytest.MonkeyPatch) -> None:
 def nobody_is_woken(patch: pytest.MonkeyPatch) -> None:
     """What is handed over is not told to its new holder."""
     patch.setattr(base.Store, "wake", lambda *_: None)
+
+
+def the_look_is_dated_late(patch: pytest.MonkeyPatch) -> None:
+    """A waiter takes for seen whatever was committed until it sleeps."""
+    wait = Request._wait
+
+    def late(self: Request, again_at: float | None) -> None:
+        self._seen = self.store.version()
+        wait(self, again_at)
+
+    patch.setattr(Request, "_wait", late)

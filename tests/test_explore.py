@@ -30,6 +30,27 @@ def nothing(_: Engine) -> None:
     pass
 
 
+class Plain(Builder):
+    """Needs no hook."""
+
+    type = "thing"
+
+    def plans(self, wanted: Attributes) -> Iterator[Plan]:
+        yield Plan("one", (slot_lock("one"),))
+
+
+def died_on_the_way() -> Explorer:
+    """Somebody makes room for a waiter, who has looked and does not sleep yet, and dies before he wakes him."""
+
+    def set_up(engine: Engine) -> None:
+        engine.apply(parse_pool({"blueprint": {"plain": {"kind": "plain", "limit": 1}}}, "plain"))
+        engine.lease(Demand("thing"), owner="holder", wait_seconds=0, keep=True)
+
+    wait = Operation("wait", lambda engine: engine.lease(Demand("thing"), owner="waiter", keep=True))
+    destroy = Operation("destroy", lambda engine: engine.release_resource(1))
+    return Explorer(set_up, [wait, destroy], kinds={"plain": Plain})
+
+
 def explored(where: str, *names: str, **bounds: Any) -> Report:
     with explorer(YARDS[where], names) as found:
         return found.explore(**bounds)
@@ -76,24 +97,6 @@ def test_some_are_explored_to_the_end(names: tuple[str, ...], crashes: int) -> N
     assert report.schedules >= report.runs > 0
 
 
-def test_a_waiter_is_served_though_whoever_made_room_died_before_he_told_so() -> None:
-    """He dies after his commit and before he wakes anybody, and the waiter has looked before, and sleeps after."""
-
-    class Plain(Builder):
-        type = "thing"
-
-        def plans(self, wanted: Attributes) -> Iterator[Plan]:
-            yield Plan("one", (slot_lock("one"),))
-
-    def set_up(engine: Engine) -> None:
-        engine.apply(parse_pool({"blueprint": {"plain": {"kind": "plain", "limit": 1}}}, "plain"))
-        engine.lease(Demand("thing"), owner="holder", wait_seconds=0, keep=True)
-
-    wait = Operation("wait", lambda engine: engine.lease(Demand("thing"), owner="waiter", keep=True))
-    destroy = Operation("destroy", lambda engine: engine.release_resource(1))
-    assert told(explore(set_up, [wait, destroy], kinds={"plain": Plain}, crashes=1)) == ""
-
-
 # ---- what it rests on
 
 
@@ -119,6 +122,52 @@ def test_every_order_is_counted() -> None:
     fewer = explore(nothing, looks)
     assert fewer.schedules == 6
     assert fewer.runs < 6
+
+
+def test_a_bound_on_preemptions_leaves_out_what_needs_more() -> None:
+    looks = [Operation("look", lambda engine: (engine.store.offers.config(), engine.store.offers.config()))] * 2
+    counts = [explore(nothing, looks, preemptions=most).schedules for most in (0, 1, 2)]
+    assert counts == [2, 4, 6]
+
+
+def test_what_was_read_before_tells_two_states_apart() -> None:
+    """The lost update: both read, then both write one more than they read."""
+
+    def add(engine: Engine) -> None:
+        number = len(engine.store.offers.sources().get("n", {}).get("n", ""))
+        with engine.store.write():
+            engine.store.offers.save_source("n", {"n": "x" * (number + 1)})
+
+    report = explore(nothing, [Operation("add", add)] * 3)
+    assert report.schedules == 90
+    assert {"x", "xx", "xxx"} == {match for end in report.ends for match in re.findall(r'"(x+)"', str(end))}
+
+
+def test_what_the_store_holds_tells_two_states_apart() -> None:
+    """Two that write without having read, and one that goes on after both of them."""
+
+    def write(name: str) -> Operation:
+        def act(engine: Engine) -> None:
+            with engine.store.write():
+                engine.store.offers.save_source("n", {"by": name})
+
+        return Operation(name, act)
+
+    look = Operation("look", lambda engine: [engine.store.offers.config() for _ in range(3)])
+    report = explore(nothing, [write("one"), write("two"), look])
+    assert len(report.ends) == 2
+
+
+def test_somebody_may_die_between_two_questions_in_one_transaction() -> None:
+    def ask(engine: Engine) -> None:
+        with engine.store.write():
+            first = engine.store.is_alive("look")
+            engine.store.offers.save_source("n", {"first": first, "second": engine.store.is_alive("look")})
+
+    both = [Operation("ask", ask), Operation("look", lambda engine: engine.store.offers.config())]
+    fewer, every = (explore(nothing, both, crashes=1, reduce=reduce) for reduce in (True, False))
+    assert fewer.ends == every.ends
+    assert len(fewer.ends) == 4, "both, the first, neither, and nothing when the one who asks dies"
 
 
 def test_of_two_writers_one_waits_for_the_lock_and_that_is_no_error() -> None:
@@ -214,11 +263,6 @@ def test_a_schedule_that_cannot_be_is_not_replayed() -> None:
 # ---- planted faults
 
 
-def double(explorer: Explorer) -> Report:
-    with explorer as found:
-        return found.explore()
-
-
 @pytest.mark.parametrize(
     ("plant", "where", "what"),
     [
@@ -227,6 +271,7 @@ def double(explorer: Explorer) -> Report:
         (planted.read_before_the_write_lock, lambda: explorer(YARDS["pool"], ["lease", "renew"]), "ended with StoreBusy"),
         (planted.set_without_compare, lambda: explorer(YARDS["works"], ["reclaim", "reclaim"]), "two hooks at once on h2"),
         (planted.nobody_is_woken, lambda: explorer(YARDS["pool"], ["wait", "wait", "release"]), "sleeps though"),
+        (planted.the_look_is_dated_late, died_on_the_way, "sleeps though there is something for it"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
@@ -236,10 +281,12 @@ def test_a_planted_fault_is_found_and_its_schedule_shows_it_again(
     what: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert double(where()).shortest is None
+    crashes = int(where is died_on_the_way)
+    with where() as found:
+        assert told(found.explore(crashes=crashes)) == ""
     plant(monkeypatch)
     with where() as found:
-        shortest = found.explore().shortest
+        shortest = found.explore(crashes=crashes).shortest
         assert shortest is not None
         assert what in shortest.what
         assert found.replay(shortest.schedule) == shortest
