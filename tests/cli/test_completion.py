@@ -35,6 +35,7 @@ def held(lab: InProcess) -> InProcess:
     [
         ("drydock le", ["lease", "leases"]),
         ("drydock lease --type ", ["host"]),
+        ("drydock run --type ", ["host"]),
         ("drydock lease --type x", []),
         ("drydock lease --blueprint ", ["lab"]),
         ("drydock release ", ["1", "3"]),
