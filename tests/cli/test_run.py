@@ -45,7 +45,6 @@ def test_the_environment_of_the_contract(lab: InProcess, cli: Cli, path: Path) -
         "DRYDOCK_RESOURCE": "1",
         "DRYDOCK_NAME": "h3",
         "DRYDOCK_TYPE": "host",
-        "DRYDOCK_ATTR_ADDRESS": "h3",
         "DRYDOCK_ATTR_ARCH": "arm64",
         "DRYDOCK_LEASES": "2",
         "DRYDOCK_FENCES": "2",
