@@ -15,6 +15,7 @@ from .attributes import check, check_name, check_text, duration
 from .config import PoolFile
 from .endings import check_held, seconds_left, start_destroying
 from .errors import ConfigError, Conflict, NotFound, quoted
+from .forgetting import Forgetting, keep_seconds
 from .model import Demand, Lease, ResourceStatus, Terms
 from .request import Progress, Request
 from .serving import Queue
@@ -51,7 +52,7 @@ class Engine:
         self.steps = Steps(store, environment)
         self._sleep = sleep
         self.queue = Queue(store)
-        self.tender = Tender(store, self.steps)
+        self.tender = Tender(store, self.steps, Forgetting(store, keep_seconds(environment)))
         self.tend, self.reap = self.tender.tend, self.tender.reap
 
     def apply(self, pool: PoolFile, *, prune: bool = False, plan: bool = False) -> list[Change]:

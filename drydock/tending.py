@@ -9,6 +9,7 @@ import time
 
 from .endings import release_lease, release_resource, start_destroying
 from .errors import Conflict, DrydockError
+from .forgetting import Forgetting
 from .model import ResourceStatus
 from .steps import Steps
 from .store.base import Store
@@ -24,8 +25,10 @@ WARN_SECONDS = 60.0
 class Tender:
     """Looks after one store, for one connection."""
 
-    def __init__(self, store: Store, steps: Steps) -> None:
-        self.store, self.steps = store, steps
+    def __init__(self, store: Store, steps: Steps, forgetting: Forgetting) -> None:
+        self.store, self.steps, self.forgetting = store, steps, forgetting
+        #: set by whoever wants `tend` to end after the hook that is running
+        self.stopping = False
         #: what this process asked for and could not give back when it gave up, and why it gave up
         self.unwanted: dict[int, str] = {}
         self._version: int | None = None
@@ -111,15 +114,17 @@ class Tender:
         """
         found = self.reap()
         for id, _, worker, not_before in self.store.leases.moving():
-            if self._may_step(worker, not_before):
+            if not self.stopping and self._may_step(worker, not_before):
                 found = True
                 with contextlib.suppress(DrydockError):
                     self.steps.step_lease(id)
         for id, _, worker, not_before in self.store.resources.moving():
-            if self._may_step(worker, not_before):
+            if not self.stopping and self._may_step(worker, not_before):
                 found = True
                 with contextlib.suppress(DrydockError):
                     self.steps.step_resource(id)
+        if self.forgetting.due():
+            self.forgetting.step()
         return found
 
     def _may_step(self, worker: str | None, not_before: float) -> bool:

@@ -194,12 +194,14 @@ class Store(ABC):
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Part of a transaction that can be lost alone: when the block raises, only what it wrote is undone."""
+        recorded = len(self.events.uncommitted)
         self.run("SAVEPOINT attempt")
         try:
             yield
         except StoreError:
             raise  # the whole transaction is lost, and SQLite may have undone all of it already
         except BaseException:
+            del self.events.uncommitted[recorded:]
             self.run("ROLLBACK TO SAVEPOINT attempt")
             self.run("RELEASE SAVEPOINT attempt")
             raise

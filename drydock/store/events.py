@@ -15,6 +15,10 @@ _COLUMNS = "id, at, event, lease, resource, blueprint, data"
 class Events:
     def __init__(self, store: "Store") -> None:
         self._store = store
+        #: with a list here, what this connection has recorded is added to it once it is committed
+        self.heard: list[Event] | None = None
+        #: the same, of the transaction that is open
+        self.uncommitted: list[Event] = []
 
     def add(
         self,
@@ -26,16 +30,19 @@ class Events:
         **data: Any,
     ) -> None:
         """Record one line. It is part of the transaction that is open."""
-        self._store.run(
+        now, text = self._store.clock(), json.dumps(data) if data else "{}"
+        row = self._store.row(
             "INSERT INTO event (at, event, lease, resource, blueprint, data)"
-            " VALUES (:at, :event, :lease, :resource, :blueprint, :data)",
-            at=self._store.clock(),
+            f" VALUES (:at, :event, :lease, :resource, :blueprint, :data){'' if self.heard is None else ' RETURNING id'}",
+            at=now,
             event=event,
             lease=lease,
             resource=resource,
             blueprint=blueprint,
-            data=json.dumps(data) if data else "{}",
+            data=text,
         )
+        if row is not None:
+            self.uncommitted.append(Event(row[0], now, event, lease, resource, blueprint, data))
 
     def latest(self, most: int, *, event: str | None = None) -> list[Event]:
         """The newest `most` events, oldest of them first; with `event`, only those of that name."""

@@ -44,7 +44,7 @@ def test_a_request_that_waits_is_taken_back(lab: InProcess, cli: Cli) -> None:
     assert lab("release", "4").returncode == 0
     out, err = waiting.communicate(timeout=60)
     assert (waiting.returncode, out) == (4, "")
-    assert err == "drydock: lease 4 is destroyed, not active\n"
+    assert err == "drydock: lease 4 is lost: it is destroyed\n"
 
 
 def test_release_resource_ends_its_leases(lab: InProcess) -> None:
