@@ -156,7 +156,9 @@ class SqliteStore(Store):
         self._turnstile.enter(self.patience_seconds)
         try:
             self._check_file()
-            if not asks and self._reserve.is_needed():
+            if self._reserve.is_needed():
+                if asks:  # it might find room that an ending will need
+                    raise StoreError(f"the disk of {quoted(self.path)} is full; nothing was changed, and releasing still works")
                 self._lend()
             if not lasting and self._is_full:
                 self._hasty = True
@@ -259,6 +261,7 @@ class SqliteStore(Store):
         return True
 
     def version(self) -> int:
+        self._check_file()  # who sleeps would never learn that his store is gone
         return int(self.rows("PRAGMA data_version")[0][0])
 
     def may_watch(self) -> bool:

@@ -29,7 +29,7 @@ COLUMNS = {
         "used", "open", "fence", "built_for", "reclaimed_for", "worker", "not_before", "created_at", "idle_since",
     ),
     "lease": (
-        "status", "type", "blueprints", "owner", "priority", "attributes", "resource", "slot_locks", "fence", "until",
+        "status", "type", "blueprints", "owner", "priority", "attributes", "turn", "warned", "resource", "slot_locks", "fence", "until",
         "ttl", "process", "worker", "not_before", "failures", "created_at", "granted_at", "ended_at", "reason",
     ),
 }  # fmt: skip

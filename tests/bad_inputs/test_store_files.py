@@ -25,7 +25,7 @@ from drydock.engine import Engine
 from drydock.errors import DrydockError, StoreDamaged, StoreError
 from drydock.model import Demand
 from drydock.store import sqlite
-from drydock.store.sqlite import APPLICATION_ID, SqliteStore
+from drydock.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
 
 from .planting import plant
 from .privileges import UNPRIVILEGED, Enterable
@@ -96,7 +96,7 @@ def newer_schema(path: Path) -> None:
 
 
 def no_tables(path: Path) -> None:
-    plant(path, f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 1")
+    plant(path, f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def table_missing(path: Path) -> None:
@@ -141,7 +141,7 @@ NO_STORES: list[tuple[str, Callable[[Path], object], Sequence[str], int]] = [
     ("DB-017", half, ["is damaged or not a drydock store"], 8),
     ("DB-029", log_is_a_folder, ["cannot be used"], 7),
     ("DB-029-link", log_is_a_link, ["cannot be used"], 7),
-    ("DB-052", newer_schema, ["has schema 7, this drydock knows up to 1: upgrade drydock"], 8),
+    ("DB-052", newer_schema, [f"has schema 7, this drydock knows up to {SCHEMA_VERSION}: upgrade drydock"], 8),
 ]  # fmt: skip
 
 
