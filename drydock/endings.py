@@ -23,7 +23,8 @@ class Released(NamedTuple):
 
 
 def check_held(store: Store, id: int, fence: int | None = None) -> None:
-    """Raise `LeaseLost` unless the lease is active, its time is not over, and, if given, `fence` is its fence.
+    """Raise `LeaseLost` unless the lease is active, neither its time nor its process is over, and, if given, `fence` is
+    its fence.
 
     `NotFound` if there never was such a lease.
     """
@@ -37,6 +38,8 @@ def check_held(store: Store, id: int, fence: int | None = None) -> None:
     left = seconds_left(store, span)
     if left is not None and left <= 0:
         raise LeaseLost(id, "its time is over")
+    if span.process is not None and not store.is_alive(span.process):
+        raise LeaseLost(id, "its process died")
 
 
 def seconds_left(store: Store, span: Span) -> float | None:

@@ -147,6 +147,11 @@ class Engine:
             raise NotFound("lease", lease)
         return seconds_left(self.store, span)
 
+    def ends_at(self, lease: int) -> float | None:
+        """The moment at which a lease ends unless it is renewed; None: without end, or over."""
+        ends = self.store.leases.ends([lease])
+        return ends.get(lease)
+
     def _lease(self, id: int) -> Lease:
         lease = self.store.leases.get(id)
         if lease is None:

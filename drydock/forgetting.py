@@ -44,6 +44,11 @@ class Forgetting:
         """Whether it is time for a step."""
         return self.keep is not None and time.monotonic() >= self._due_at
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a pass has begun and not ended."""
+        return self._after > 0 or len(self._left) < len(TABLES)
+
     def step(self) -> bool:
         """One small step of a pass, at most one transaction; the next is due after a while. False: the pass is over.
 

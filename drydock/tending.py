@@ -33,7 +33,7 @@ class Tender:
         self.unwanted: dict[int, str] = {}
         self._version: int | None = None
         self._bound: list[tuple[int, str]] = []
-        self._round_at = 0.0
+        self._watched_at = self._round_at = 0.0
 
     # ---- what is over
 
@@ -139,16 +139,26 @@ class Tender:
 
         True if it had. The others learn of what they wait for by being woken.
         """
+        now = time.monotonic()
+        if now < self._watched_at + WATCH_SECONDS * 0.9 and now < self._round_at:
+            return False
         if not self.store.may_watch():
             return False
+        self._watched_at = now
+        return self.look()
+
+    def look(self) -> bool:
+        """`tend`, if something has changed, somebody has died or a moment has come: whether it had anything to do.
+
+        To be called again after `pause_of_a_look` seconds."""
         version, now = self.store.version(), time.monotonic()
         if version == self._version and now < self._round_at:
             if not any(not self.store.is_alive(process) for process in {process for _, process in self._bound}):
                 return False
         else:
             self._version, self._bound = version, self.store.leases.bound()
-            left = self.store.leases.next_end()
-            self._round_at = now + (ROUND_SECONDS if left is None else min(ROUND_SECONDS, max(left, 0.01)))
+            left = (self.store.leases.next_end(), self.store.leases.next_retry(), self.store.resources.next_end())
+            self._round_at = now + min([ROUND_SECONDS, *(max(seconds, 0.01) for seconds in left if seconds is not None)])
         found = self.tend()
         if found:
             self._version = None
@@ -158,4 +168,8 @@ class Tender:
         """Seconds after which to call `watch` again."""
         if not self.store.may_watch():
             return ROUND_SECONDS
+        return self.pause_of_a_look()
+
+    def pause_of_a_look(self) -> float:
+        """Seconds after which to call `look` again."""
         return min(WATCH_SECONDS, max(self._round_at - time.monotonic(), 0.001))

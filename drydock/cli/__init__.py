@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .. import errors
-from . import apply, completion, doctor, lease, lists, release, show_one, switch
+from . import apply, completion, doctor, lease, lists, release, renew, show_one, switch, verify, worker
 from .app import App
 from .run import run as run_command
 
@@ -87,6 +87,8 @@ for command in (
     apply.apply,
     lease.lease,
     run_command,
+    renew.renew,
+    verify.verify,
     release.release,
     release.release_resource,
     release.reclaim,
@@ -99,6 +101,7 @@ for command in (
     show_one.show,
     switch.disable,
     switch.enable,
+    worker.worker,
     doctor.doctor,
     completion.completion,
 ):

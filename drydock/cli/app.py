@@ -5,14 +5,14 @@ Slow imports are late, and here: a command that needs no engine does not load on
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ..errors import ConfigError, Terminated, escaped, quoted
+from ..errors import ConfigError, DrydockError, Terminated, escaped, quoted
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -36,13 +36,17 @@ class App:
         return open_store(self.address)
 
     @cached_property
-    def engine(self) -> "Engine":
-        """The engine, after it has finished what others left."""
+    def bare_engine(self) -> "Engine":
+        """The engine, for what must not wait for anything else."""
         from ..engine import Engine
 
-        engine = Engine(self.store)
-        engine.tend()
-        return engine
+        return Engine(self.store)
+
+    @cached_property
+    def engine(self) -> "Engine":
+        """The engine, after it has finished what others left."""
+        self.bare_engine.tend()
+        return self.bare_engine
 
     def close(self) -> None:
         """Let go of the store, and tell of rows that a list had to leave out."""
@@ -87,6 +91,42 @@ def parse_id(text: str, kind: str) -> int:
     if not _ID.fullmatch(number) or int(number) > LARGEST_ID:
         raise ConfigError(f"not a {kind} id: {quoted(text)}; list them with: drydock {kind}s")
     return int(number)
+
+
+class Fence(click.ParamType[int]):
+    """The fence of a lease: a whole number, 1 or more."""
+
+    name = "fence"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not _ID.fullmatch(str(value)) or int(value) > LARGEST_ID:
+            raise ConfigError(f"--fence must be a whole number, 1 or more, not {quoted(value)}")
+        return int(value)
+
+
+fence_option = click.option(
+    "--fence", metavar="N", type=Fence(), help="Only if this is its fence, as the grant told it."
+)
+
+
+def for_each(ids: Sequence[int], do: Callable[[int], None]) -> None:
+    """Do it for all, also when one fails; then fail as the first one did."""
+    first: DrydockError | None = None
+    for id in ids:
+        try:
+            do(id)
+        except DrydockError as error:
+            if first is not None:
+                click.echo(f"drydock: {escaped(str(error))}", err=True)
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def one_with_a_fence(ids: Sequence[int], fence: int | None) -> None:
+    """Each lease has a fence of its own: raise a usage error for one fence and several leases."""
+    if fence is not None and len(ids) > 1:
+        raise click.UsageError("--fence goes with one lease, since each has its own")
 
 
 def end_on_signals() -> None:

@@ -13,6 +13,11 @@ def moment(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def held_until(row: Lease, ends_at: float | None) -> dict[str, Any]:
+    """A lease, and the moment at which it ends unless it is renewed, as `Leases.ends` tells it."""
+    return {**lease(row), "ends_at": moment(ends_at)}
+
+
 def lease(row: Lease) -> dict[str, Any]:
     return {
         "id": row.id,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..attributes import canonical
 from ..model import Demand, Lease, LeaseStatus, Terms
 from . import resources
+from .offers import numbered
 from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
 
 if TYPE_CHECKING:
@@ -222,6 +223,34 @@ class Leases:
         until, deadline = row
         left = [*([] if until is None else [until - now]), *([] if deadline is None else [deadline - uptime])]
         return min(left, default=None)
+
+    def ends(self, ids: Sequence[int] | None = None) -> dict[int, float]:
+        """The moments at which granted leases end unless they are renewed, of those that have such an end; with `ids`,
+        only of these."""
+        now, uptime = self._store.clock(), self._store.uptime()
+        names, parameters = numbered(ids or ())
+        these = "" if ids is None else f" AND id IN ({names})"
+        rows = self._store.rows(
+            "SELECT id, until FROM lease WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active')"
+            f" AND status <> 'pending'{these} UNION ALL SELECT id, CASE WHEN boot = :boot THEN deadline - :uptime + :now ELSE :now END"
+            f" FROM lease WHERE {_HAS_DEADLINE}{these}",
+            now=now,
+            uptime=uptime,
+            boot=self._store.boot,
+            **parameters,
+        )
+        ends: dict[int, float] = {}
+        for id, end in rows:
+            ends[id] = min(end, ends.get(id, end))
+        return ends
+
+    def next_retry(self) -> float | None:
+        """In how many seconds the next hook for a lease, which failed or yielded, is to be called again."""
+        row = self._store.row(
+            "SELECT min(not_before) FROM lease WHERE status IN ('acquired', 'released', 'broken') AND not_before > :now",
+            now=self._store.clock(),
+        )
+        return None if row is None or row[0] is None else row[0] - self._store.clock()
 
     def to_warn(self, before: float) -> list[tuple[int, str | None]]:
         """Granted leases that end in less than `before` seconds, or a quarter of their time, and were not warned: id,

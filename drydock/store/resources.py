@@ -315,6 +315,19 @@ class Resources:
         )
         return sorted({id for (id,) in rows})
 
+    def next_end(self) -> float | None:
+        """In how many seconds the next resource has come to an end, has rested, or is to have its hook called again."""
+        row = self._store.row(
+            "SELECT (SELECT min(until) FROM resource WHERE until IS NOT NULL AND status = 'active' AND until > :now),"
+            " (SELECT min(idle_since + ttl) FROM resource WHERE ttl IS NOT NULL AND used = 0 AND status = 'active'"
+            " AND idle_since + ttl > :now),"
+            " (SELECT min(rests_until) FROM resource WHERE rests_until IS NOT NULL AND rests_until > :now),"
+            " (SELECT min(not_before) FROM resource WHERE status IN ('pending', 'released', 'broken') AND not_before > :now)",
+            now=self._store.clock(),
+        )
+        assert row is not None
+        return min((moment - self._store.clock() for moment in row if moment is not None), default=None)
+
     def count_failure(self, id: int) -> int:
         """Note that its hook failed once more in a row; return how often."""
         row = self._store.row("UPDATE resource SET failures = failures + 1 WHERE id = :id RETURNING failures", id=id)
