@@ -1,32 +1,34 @@
 """drydock release, release-resource, reclaim"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
-from ..errors import DrydockError, escaped
-from .app import App, Id, end_on_signals, pass_app, shared_options
+from .app import App, Id, end_on_signals, fence_option, for_each, one_with_a_fence, pass_app, shared_options
 from .completing import lease_ids, resource_ids
 
 
 @click.command()
 @click.argument("ids", nargs=-1, required=True, type=Id("lease"), metavar="LEASE...", shell_complete=lease_ids)
+@fence_option
 @shared_options
 @pass_app
-def release(app: App, ids: Sequence[int]) -> None:
+def release(app: App, ids: Sequence[int], fence: int | None) -> None:
     """Give back leases. A request that still waits is taken back.
 
-    Releasing twice is no error.
+    Releasing twice is no error; with --fence it is (4), since the lease is not held any more.
 
     \b
     drydock release 12
+    drydock release 12 --fence 3
     """
     from . import objects, show
 
+    one_with_a_fence(ids, fence)
     end_on_signals()
 
     def give_back(id: int) -> None:
-        released = app.engine.release(id)
+        released = app.engine.release(id, fence=fence)
         lease = app.store.leases.get(id)
         assert lease is not None
         if app.json:
@@ -36,7 +38,7 @@ def release(app: App, ids: Sequence[int]) -> None:
         if not released:
             click.echo(f"drydock: lease {id} was released already, at {objects.moment(lease.ended_at)}", err=True)
 
-    _each(ids, give_back)
+    for_each(ids, give_back)
 
 
 @click.command()
@@ -63,7 +65,7 @@ def release_resource(app: App, ids: Sequence[int]) -> None:
             already = "" if released else ", was released already"
             click.echo(f"resource {id} ({show.cell(resource.name)}): {resource.status}{already}")
 
-    _each(ids, take_away)
+    for_each(ids, take_away)
 
 
 @click.command()
@@ -87,17 +89,3 @@ def reclaim(app: App) -> None:
         click.echo(f"resource {result.id} ({show.cell(result.name)}): {outcome}")
     if not results:
         click.echo("no resources", err=True)
-
-
-def _each(ids: Sequence[int], do: Callable[[int], None]) -> None:
-    """Do it for all, also when one fails; then fail as the first one did."""
-    first: DrydockError | None = None
-    for id in ids:
-        try:
-            do(id)
-        except DrydockError as error:
-            if first is not None:
-                click.echo(f"drydock: {escaped(str(error))}", err=True)
-            first = first or error
-    if first is not None:
-        raise first
