@@ -3,6 +3,7 @@
 Slow imports are late, and here: a command that needs no engine does not load one.
 """
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +35,18 @@ class App:
         from ..store import open_store
 
         return open_store(self.address)
+
+    @cached_property
+    def fresh_store(self) -> "Store":
+        """The store, after what is over was recorded as such: a list tells nothing that is not true any more.
+
+        No hook is run, and where the store cannot be written it is left as it is.
+        """
+        store = self.store
+        with contextlib.suppress(DrydockError):
+            if store.anything_over():
+                self.bare_engine.reap()
+        return store
 
     @cached_property
     def bare_engine(self) -> "Engine":

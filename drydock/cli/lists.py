@@ -26,13 +26,28 @@ def leases(app: App, everything: bool, owner: str | None) -> None:
     """
     from . import objects, show
 
-    found = app.store.leases.latest(MOST_FINISHED) if everything else app.store.leases.live()
+    store = app.fresh_store
+    found = store.leases.latest(MOST_FINISHED) if everything else store.leases.live()
     found = [lease for lease in found if owner is None or lease.owner == owner]
+    ends = store.leases.ends()
     if app.json:
-        show.json_lines(map(objects.lease, found))
+        show.json_lines(objects.held_until(lease, ends.get(lease.id)) for lease in found)
         return
     show.table(
-        ("id", "status", "type", "resource", "blueprint", "owner", "age", "held", "wanted"),
+        (
+            "id",
+            "status",
+            "type",
+            "resource",
+            "blueprint",
+            "owner",
+            "priority",
+            "fence",
+            "age",
+            "held",
+            "left",
+            "wanted",
+        ),
         [
             (
                 lease.id,
@@ -41,8 +56,11 @@ def leases(app: App, everything: bool, owner: str | None) -> None:
                 lease.resource and lease.resource.name,
                 lease.resource and lease.resource.blueprint,
                 lease.owner,
+                lease.priority,
+                lease.fence,
                 show.ago(lease.created_at),
                 show.ago(lease.granted_at, lease.ended_at),
+                show.left(ends.get(lease.id)),
                 lease.attributes,
             )
             for lease in found
@@ -63,12 +81,12 @@ def resources(app: App, everything: bool) -> None:
     """
     from . import objects, show
 
-    found = app.store.resources.latest(MOST_FINISHED) if everything else app.store.resources.live()
+    found = app.fresh_store.resources.latest(MOST_FINISHED) if everything else app.fresh_store.resources.live()
     if app.json:
         show.json_lines(map(objects.resource, found))
         return
     show.table(
-        ("id", "status", "type", "name", "blueprint", "leases", "idle", "attributes"),
+        ("id", "status", "type", "name", "blueprint", "leases", "idle", "note", "attributes"),
         [
             (
                 resource.id,
@@ -78,6 +96,7 @@ def resources(app: App, everything: bool) -> None:
                 resource.blueprint,
                 f"{resource.used} of {resource.seats or 'any'}",
                 "-" if resource.used else show.ago(resource.idle_since),
+                show.note(resource),
                 resource.attributes,
             )
             for resource in found
@@ -139,7 +158,7 @@ def bindings(app: App) -> None:
     """
     from . import objects, show
 
-    found = app.store.offers.bindings()
+    found = app.fresh_store.offers.bindings()
     if app.json:
         show.json_lines(map(objects.binding, found))
         return
@@ -161,7 +180,7 @@ def locks(app: App) -> None:
     """
     from . import show
 
-    found = app.store.slot_locks.all()
+    found = app.fresh_store.slot_locks.all()
     if app.json:
         from . import objects
 

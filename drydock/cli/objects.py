@@ -59,6 +59,11 @@ def resource(row: Resource) -> dict[str, Any]:
         "slot_locks": row.slot_locks,
         "created_at": moment(row.created_at),
         "idle_since": None if row.used else moment(row.idle_since),
+        "failures": row.failures,
+        "next_try_at": moment(row.not_before) if row.failures else None,
+        "rests_until": moment(row.rests_until),
+        "until": moment(row.until),
+        "ttl": row.ttl,
     }
 
 
@@ -71,6 +76,9 @@ def blueprint(row: Blueprint) -> dict[str, Any]:
         "seats": row.seats,
         "limit": row.limit,
         "grace": row.grace,
+        "cooldown": row.cooldown,
+        "lifetime": row.lifetime,
+        "ttl": row.ttl,
         "resources": row.live,
     }
 

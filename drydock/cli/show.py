@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from ..allocator import Lost
+    from ..model import Resource
     from ..request import Chosen
     from ..waiting import Waiting
 
@@ -70,6 +71,25 @@ def ago(moment: float | None, now: float | None = None) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size:.0f}{unit}"
     return f"{seconds:.0f}s"
+
+
+def left(moment: float | None) -> str:
+    """How long until then, in the largest unit that tells enough."""
+    now = time.time()
+    return "-" if moment is None else ago(now, max(now, moment))
+
+
+def note(resource: "Resource") -> str:
+    """What is out of the ordinary with a resource."""
+    notes = []
+    if resource.failures:
+        tried = "once" if resource.failures == 1 else f"{resource.failures} times"
+        notes.append(f"its hook failed {tried}, next try in {left(resource.not_before)}")
+    if resource.rests_until is not None:
+        notes.append(f"cools down for {left(resource.rests_until)}")
+    if resource.until is not None and resource.status == "active":
+        notes.append(f"goes in {left(resource.until)}")
+    return "; ".join(notes) or "-"
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:

@@ -45,12 +45,13 @@ def _find(app: App, kind: str, name: str, id: str) -> tuple[dict[str, Any], list
     if kind not in ("lease", "resource", "blueprint"):
         raise ConfigError(f"cannot show {quoted(id)}; give lease:N, resource:N or blueprint:NAME")
     number = 0 if kind == "blueprint" else parse_id(name, kind)
-    store = app.store
+    store = app.fresh_store
     if kind == "lease":
         lease = store.leases.get(number)
         if lease is None:
             raise NotFound("lease", number)
-        return objects.lease(lease), store.events.of_lease(lease.id, EVENTS_SHOWN)
+        end = store.leases.ends([lease.id]).get(lease.id)
+        return objects.held_until(lease, end), store.events.of_lease(lease.id, EVENTS_SHOWN)
     if kind == "resource":
         resource = store.resources.get(number)
         if resource is None:

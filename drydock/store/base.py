@@ -229,6 +229,16 @@ class Store(ABC):
             now = self.row(f"SELECT status FROM {table} WHERE id = :id", id=id)
             raise StatusChanged(table, id, (old,), now[0] if now else None)
 
+    def anything_over(self) -> bool:
+        """Whether something has ended by time or with its process, and nobody has recorded that yet. Cheap, and
+        changes nothing."""
+        return bool(
+            self.leases.overdue()
+            or self.resources.overdue(self.clock())
+            or self.resources.rested(self.clock())
+            or any(not self.is_alive(process) for process in {process for _, process in self.leases.bound()})
+        )
+
     def claim(self, table: str, id: int) -> bool:
         """Write this process's name on a lease or resource in transition, unless a living one works on it already,
         or it is too early. True when it is ours now; a claim of ours counts again."""
