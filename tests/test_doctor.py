@@ -54,3 +54,13 @@ def test_a_lease_beyond_the_seats_that_there_were_already_is_a_broken_promise(en
     with engine.store.write():
         engine.store.run("UPDATE lease SET granted_at = granted_at + 2 WHERE id = 2")
     assert findings(engine, "over-seated") == [True]
+
+
+def test_a_clock_that_was_set_back_makes_nothing_a_broken_promise(engine: Engine, clock: Clock) -> None:
+    """What was there before the operator lowered a bound is older, whatever the clock says now."""
+    offer(engine, seats=2, limit=3)
+    hold(engine, 5)
+    clock.forward(-3600)
+    offer(engine, seats=1, limit=2)
+    assert findings(engine, "over-limit") == [False]
+    assert findings(engine, "over-seated") == [False, False]

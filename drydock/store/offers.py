@@ -107,7 +107,7 @@ class Offers:
             cooldown=blueprint.cooldown,
             lifetime=blueprint.lifetime,
             ttl=blueprint.ttl,
-            now=self._store.clock(),
+            now=self._after_all_of(blueprint.name),
         )
         assert row is not None
         self._store.run(
@@ -116,6 +116,15 @@ class Offers:
             data=canonical(settings),
         )
         return int(row[0])
+
+    def _after_all_of(self, blueprint: str) -> float:
+        """Now, but not before what was made or granted there already by a clock that has been set back since."""
+        latest = self._store.row(
+            "SELECT max(r.created_at), max(l.granted_at) FROM blueprint b JOIN resource r ON r.blueprint = b.id"
+            " AND r.status <> 'destroyed' LEFT JOIN lease l ON l.resource = r.id AND l.status <> 'destroyed' WHERE b.name = :name",
+            name=blueprint,
+        )
+        return max(self._store.clock(), *(moment or 0.0 for moment in latest or ()))
 
     def switch_blueprint(self, name: str, enabled: bool) -> bool:
         """Set the switch; False if there is no such blueprint."""
@@ -126,6 +135,10 @@ class Offers:
                 enabled=int(enabled),
             )
         )
+
+    def built_types(self) -> set[str]:
+        """The types that builders make."""
+        return {type for (type,) in self._store.rows("SELECT DISTINCT type FROM blueprint WHERE pooled = 0")}
 
     def is_listed(self, name: str) -> bool:
         """Whether the pool file that was last applied with --prune had it, or a later one has."""
