@@ -55,6 +55,7 @@ class Ahead:
         self.shapes: set[int] = set()  #: everything of these shapes
         self.things: list[tuple[tuple[int, ...], Attributes]] = []  #: of these shapes, what has these attributes
         self.builders: set[int] = set()  #: room to build in these blueprints
+        self.seconds: float | None = None  #: after which some of that room is kept no longer
 
     def keep(self, possible: Candidates) -> None:
         """Everything that could serve this request is kept for it."""
@@ -63,6 +64,15 @@ class Ahead:
                 self.things.append((candidate.shapes, candidate.traits))
             else:
                 self.shapes.update(candidate.shapes)
+
+    def keep_builders(self, builders: set[int], seconds: float) -> None:
+        """Room in these builders is kept for so long."""
+        if not builders <= self.builders:
+            self.builders |= builders
+            self.seconds = seconds if self.seconds is None else min(self.seconds, seconds)
+
+    def keeps_all(self, shapes: Iterable[int]) -> bool:
+        return self.shapes.issuperset(shapes)
 
     def keeps(self, shape: int, attributes: Attributes) -> bool:
         return any(shape in shapes and fits(attributes, traits) for shapes, traits in self.things)
@@ -136,6 +146,7 @@ class Allocator:
         self.may_reclaim = may_reclaim
         self.lab = lab or Lab()
         self.lost: list[Lost] = []
+        self.chosen: int | None = None  # the idle resource that was let go last
         self._keys_lost: set[str] = set()
         # Where single things are kept for others, the first of a list may not be the one to take.
         self._tries = (*FEW_THEN_MORE, UNLIMITED) if self.ahead.things else FEW_THEN_MORE
@@ -165,8 +176,14 @@ class Allocator:
         due = sorted((found.idle_since, found.id) for found in idle if found.idle_since + found.grace <= now)
         if not due:
             return Decision(Act.WAIT, again_at=min((f.idle_since + f.grace for f in idle), default=None))
-        id = due[0][1]
-        start_destroying(self.store, id, ResourceStatus.ACTIVE, "resource.reclaimed", lease=lease, worker=self.process)
+        self.chosen = due[0][1]
+        return self.clear(lease, self.chosen)
+
+    def clear(self, lease: int, idle: int) -> Decision:
+        """Let this idle resource go for `lease`."""
+        start_destroying(
+            self.store, idle, ResourceStatus.ACTIVE, "resource.reclaimed", lease=lease, worker=self.process
+        )
         return self._wait_for_my_reclaim(lease) or Decision(Act.AGAIN)
 
     # ---- the steps
@@ -246,8 +263,17 @@ class Allocator:
         elif not blueprint.pooled:
             found += filter(None, (resources.idle_one(id, blueprint.id) for id in self.in_the_way))
         if blueprint.pooled:
-            found += filter(None, (resources.idle_in_the_way(shape) for shape in candidate.shapes))
+            in_the_way = filter(None, map(resources.idle_in_the_way, candidate.shapes))
+            found += [idle for idle in in_the_way if not self._is_kept(idle)]
         return found
+
+    def _is_kept(self, idle: Idle) -> bool:
+        if not self.ahead.shapes and not self.ahead.things:
+            return False
+        room = self.store.resources.room(idle.id)
+        return room is not None and (
+            room.shape in self.ahead.shapes or self.ahead.keeps(room.shape, json.loads(room.attributes))
+        )
 
     def _is_full(self, candidate: Candidate) -> bool:
         limit = candidate.blueprint.limit
@@ -349,7 +375,12 @@ def decide_together(allocator: Allocator, leases: Sequence[int]) -> tuple[Decisi
                     return decision, {}
     except _NotAllError as missing:
         # Room is made outside the attempt, or it would be undone with the part that was not enough.
-        return missing.decision if missing.decision.act is Act.PLANS else allocator.make_room(missing.lease), {}
+        if missing.decision.act is Act.PLANS:
+            return missing.decision, {}
+        if missing.decision.act in (Act.CLEAR, Act.AGAIN) and allocator.chosen is not None:
+            # What had to go beside all that the others took; without that, it might not seem to be in the way.
+            return allocator.clear(missing.lease, allocator.chosen), {}
+        return allocator.make_room(missing.lease), {}
     return work or Decision(Act.GRANTED), granted
 
 

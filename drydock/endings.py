@@ -68,7 +68,8 @@ def release_lease(
         return Released(released=False)
     if ending.status in (LeaseStatus.RELEASED, LeaseStatus.BROKEN):
         return Released(released=False, lease=id)
-    store.wake(ending.process)
+    if ending.process != worker:  # who gives back his own would only wake himself the next time that he sleeps
+        store.wake(ending.process)
     if lost and ending.cooldown and ending.resource is not None:
         store.resources.rest(ending.resource, store.clock() + ending.cooldown)
         store.events.add("resource.cooling-down", lease=id, resource=ending.resource, blueprint=ending.blueprint)
@@ -124,8 +125,9 @@ def end_lease(
     store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
     store.slot_locks.free(ending.slot_locks, f"lease:{id}")
     store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
-    if any(not key.startswith("seat(") for key in ending.slot_locks):  # others may need it, on any resource
-        store.freed(ending.type)
+    if any(not key.startswith("seat(") for key in ending.slot_locks):  # others may need it, on any resource of any type
+        for type in {ending.type, *store.leases.waited_for()}:
+            store.freed(type)
     return None if ending.resource is None else vacate(store, ending.resource, worker)
 
 
@@ -174,7 +176,9 @@ def finish_destroying(store: Store, resource: int, status: ResourceStatus) -> No
     now = store.resources.get(resource)
     if now is None or now.used:
         raise StatusChanged("resource", resource, (status,), "in use")
-    for type in {now.type, *store.resources.types_beside(resource)}:
+    # A builder's plan may name any key, also that of a binding.
+    built = store.offers.built_types().intersection(store.leases.waited_for())
+    for type in {now.type, *store.resources.types_beside(resource), *built}:
         store.freed(type)
     store.move("resource", resource, status, ResourceStatus.DESTROYED, worker=None, ended_at=store.clock())
     store.slot_locks.free(now.slot_locks, f"resource:{resource}")

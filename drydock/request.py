@@ -67,6 +67,7 @@ class Request:
         self.held: list[Lease] = []  # when all is granted
         self.proposals: Proposals | None = None
         self.deadline: float | None = None
+        self._kept_seconds: float | None = None  # for how long builders are kept for others who have not looked yet
         self._decision: Decision | None = None  # what the last look came to; None: there is something to look for
         self._seen = 0  # the version of the store in which there was nothing for it
         self._tended = False
@@ -165,7 +166,7 @@ class Request:
         if crowded and not self.lab:
             self.queue.serve(self.demand.type, settled=settled, mine=Mine(self.ids[0], self._decide))
         else:
-            self._decide(Ahead(), hopeless=False)
+            self._decide(Ahead(), False)
         if self._decision is not None and self._decision.act is Act.WAIT:
             self._seen = self.store.version()  # read later, it would hide what was committed in between
 
@@ -188,12 +189,15 @@ class Request:
         elif decision.act in (Act.BUILD, Act.CLEAR) and decision.resource is not None:
             self._work(decision.resource, decision.act)
 
-    def _decide(self, ahead: Ahead, hopeless: bool) -> None:
+    def _decide(self, ahead: Ahead, hopeless: bool) -> Decision:
         """Decide for every lease that is still pending, now that it is its turn."""
         self._refresh()
+        self._kept_seconds = ahead.seconds
         if hopeless and self.proposals is None and all(c.blueprint.pooled for c in self.possible.all):
             self._decision = Decision(Act.WAIT)
-            return
+            return self._decision
+        if self.count > 1:  # some may have been granted since, by whoever finished what was built for them
+            self._look_at_pending()
         ready, in_the_way = self.proposals or (None, ())
         allocator = Allocator(
             self.store, self._rested(), self.demand.attributes,
@@ -201,8 +205,6 @@ class Request:
         )  # fmt: skip
         decision, granted = decide_together(allocator, self.pending)
         self._decision = decision
-        if self.proposals is not None and not granted:
-            self.store.leases.owe(self.ids[0], None)
         self.pending = [id for id in self.pending if id not in granted]
         self.preparing += [id for id, one in granted.items() if not one.ready]
         # Recorded last, so that what was lost is told although the attempt that lost it was undone; and once, or a
@@ -215,6 +217,7 @@ class Request:
             self.store.events.add(
                 "slot-lock.lost", lease=lost.lease, blueprint=lost.blueprint, key=lost.key, holder=lost.holder
             )
+        return decision
 
     def _plan(self) -> Proposals:
         """Ask the builders. One that fails is left alone for a while if there is somebody else to ask."""
@@ -288,11 +291,14 @@ class Request:
         if self.progress:
             self.progress(explain(self.store, self.possible, self.demand, self.ids))
         look_at = time.monotonic() + LOOK_EVERY_SECONDS
+        kept_until = None if self._kept_seconds is None else time.monotonic() + self._kept_seconds
         while True:
             again_after = LOOK_EVERY_SECONDS if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001
+            if kept_until is not None:
+                again_after = min(again_after, max(0.0, kept_until - time.monotonic()))
             woken = self.store.wait_for_news(min(self._time_left(), again_after, self.tender.pause()))
             self._look_at_pending()
-            if woken or not self.pending:
+            if woken or not self.pending or (kept_until is not None and time.monotonic() >= kept_until):
                 return
             if self.tender.watch() or (again_at is not None and self.store.clock() >= again_at) or self._is_over():
                 return

@@ -32,7 +32,7 @@ class Mine(NamedTuple):
     """The request of whoever serves the queue: in its turn it decides for itself, since it may have plans at hand."""
 
     request: int
-    decide: Callable[[Ahead, bool], None]  #: what is kept for others; whether an older one, just alike, has to wait
+    decide: Callable[[Ahead, bool], Decision]  #: what is kept for others; whether an older one, just alike, has to wait
 
 
 class Queue:
@@ -93,29 +93,38 @@ class Queue:
         for request, waiters in self._requests(type):
             key = key_of(type, waiters[0].blueprints, waiters[0].attributes)
             if mine and request == mine.request:
-                mine.decide(ahead, key in cannot)
-                if waiters[0].owed is None:
+                decision = mine.decide(ahead, key in cannot)
+                if waiters[0].owed is None or decision.act is Act.PLANS:
                     break
+                self.store.leases.owe(waiters[0].id, None)
                 looked = True
+                if decision.act in (Act.WAIT, Act.AGAIN):
+                    self._keep_together(waiters, self._known(type, waiters[0], config), ahead)
                 continue
             if settled and len(waiters) == 1 and waiters[0].owed is None:
                 cannot.add(key)
             if key in cannot and len(waiters) == 1:
                 continue
             possible = self._known(type, waiters[0], config)
-            if (room and not _fits(possible, room)) or self._is_dead(waiters):
+            fitting = room is None or _fits(possible, room)
+            if (not fitting and len(waiters) == 1) or self._is_dead(waiters):
+                continue
+            if self._is_at_work(waiters):
+                if not self._all_are_built(waiters):
+                    self._keep_together(waiters, possible, ahead)
                 continue
             if looked:
-                if roomy := self._roomy(possible):
+                if roomy := self._roomy(possible, ahead):
                     self._let_him_ask(waiters[0], roomy, ahead, planned=False)
                     break
                 continue
-            if settled:
+            if settled or not fitting:
                 self._hold_back(waiters, possible, ahead, planned=True)
                 continue
-            if self._is_at_work(waiters):
-                continue
-            decision = self._decide(waiters, possible, ahead, planned=planned)
+            # One seat is no news for the builders of one lease; several may need it beside what can be built.
+            decision = self._decide(waiters, possible, ahead, planned=planned and (room is None or len(waiters) == 1))
+            if decision.act is Act.GRANTED and waiters[0].owed is not None:
+                self.store.freed(type)  # he was to look first, and needs to no more: the next one is told
             if decision.act is Act.WAIT and len(waiters) == 1:
                 cannot.add(key)
             if room and (room := self.store.resources.room(room.id)) is None:
@@ -139,12 +148,16 @@ class Queue:
         """A requester that builds or clears something for itself could not use what it was given meanwhile."""
         return any(self.store.resources.at_work_for(waiter.id) for waiter in waiters)
 
+    def _all_are_built(self, waiters: Sequence[Waiter]) -> bool:
+        """Whether nothing more is needed than what is being built for them."""
+        return all(self.store.resources.built_for(waiter.id) is not None for waiter in waiters)
+
     def _decide(self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead, *, planned: bool) -> Decision:
         """Give a request of somebody else what can be given without asking a blueprint."""
         first = waiters[0]
         wanted = json.loads(first.attributes)
         # What his builders could build is for him to ask; here they count as asked, and nothing is reclaimed instead.
-        roomy = self._roomy(possible)
+        roomy = self._roomy(possible, ahead)
         asked = () if any(not c.blueprint.pooled for c in possible.enabled) else None
         allocator = Allocator(
             self.store, possible, wanted,
@@ -159,8 +172,12 @@ class Queue:
 
     def _hold_back(self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead, *, planned: bool) -> None:
         """Keep from those behind what a request that must wait will use."""
-        if roomy := self._roomy(possible):
+        if roomy := self._roomy(possible, ahead):
             self._let_him_ask(waiters[0], roomy, ahead, planned=planned)
+        self._keep_together(waiters, possible, ahead)
+
+    def _keep_together(self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead) -> None:
+        """What several could use is theirs until there is enough for all of them."""
         if len(waiters) > 1 and self._may_come_together(possible, len(waiters)):
             ahead.keep(possible)
 
@@ -168,17 +185,23 @@ class Queue:
         """Where builders have room, only the requester can find out whether he could use it. When that is news, he is
         told, and he has the first look: nobody behind him may build there until he has looked, or takes too long."""
         now = self.store.uptime()
-        if not planned and not roomy <= ahead.builders:
-            self.store.leases.owe(waiter.id, now)
+        told = not planned and not roomy <= ahead.builders
+        if told:
             self.store.wake(waiter.process)
-            ahead.builders |= roomy
-        elif waiter.owed is not None and 0 <= now - waiter.owed < PATIENCE_SECONDS:
-            ahead.builders |= roomy
+        since = waiter.owed
+        if since is None:
+            if not told:
+                return
+            self.store.leases.owe(waiter.id, now)
+            since = now
+        # More news does not renew his patience, or one that is stopped would lose his turn never.
+        if 0 <= now - since < PATIENCE_SECONDS:
+            ahead.keep_builders(roomy, since + PATIENCE_SECONDS - now)
 
-    def _roomy(self, possible: Candidates) -> set[int]:
-        """The builders that may have one more resource."""
-        builders = [c.blueprint.id for c in possible.enabled if not c.blueprint.pooled]
-        return {id for id in builders if self.store.offers.has_room(id)}
+    def _roomy(self, possible: Candidates, ahead: Ahead) -> set[int]:
+        """The builders that may have one more resource, and are not kept for others as a whole."""
+        builders = [c for c in possible.enabled if not c.blueprint.pooled and not ahead.keeps_all(c.shapes)]
+        return {c.blueprint.id for c in builders if self.store.offers.has_room(c.blueprint.id)}
 
     def _may_come_together(self, possible: Candidates, number: int) -> bool:
         """Whether so many could be had at once if all were idle: things that are switched off do not count. Otherwise
@@ -189,7 +212,8 @@ class Queue:
             if not c.blueprint.pooled:
                 most = number if c.blueprint.limit is None else c.blueprint.limit
             elif c.traits:
-                most = sum(free or held is not None for _, free, held in sites_with(self.store, c.shapes, c.traits))
+                sites = sites_with(self.store, c.shapes, c.traits)
+                most = sum(free or self.store.resources.is_open(held) for _, free, held in sites)
             else:
                 most = len(free_sites(self.store, c, number)) + self.store.resources.usable(c.shapes, number)
             most = min(most, number if c.blueprint.limit is None else c.blueprint.limit)

@@ -188,7 +188,7 @@ class Store(ABC):
 
     def wake(self, process: str | None) -> None:
         """Wake this process once the transaction that is open is committed."""
-        if process is not None and process != self.process:
+        if process is not None:
             self._awake.add(process)
 
     @contextmanager

@@ -334,18 +334,22 @@ class Resources:
         return row[0] if row else 0
 
     def usable(self, shapes: Sequence[int], most: int) -> int:
-        """How many resources of these shapes may take leases, those in use and those being built included, counted up
-        to `most`."""
+        """How many resources of these shapes are on what may be leased, those in use, being built or torn down included,
+        counted up to `most`."""
         number = 0
         for shape in shapes:
             row = self._store.row(
                 "SELECT count(*) FROM (SELECT 1 FROM resource WHERE shape = :shape AND status <> 'destroyed'"
-                " AND status IN ('pending', 'active') AND open = 1 LIMIT :most) counted",
+                " AND open = 1 LIMIT :most) counted",
                 shape=shape,
                 most=most - number,
             )
             number += row[0] if row else 0
         return number
+
+    def is_open(self, id: int | None) -> bool:
+        """Whether what it stands on may be leased."""
+        return bool(self._store.rows("SELECT 1 FROM resource WHERE id = :id AND open = 1", id=id))
 
     def types_beside(self, id: int) -> set[str]:
         """The types that are made of bindings which this resource holds, its own included."""

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import Clock
 
+from drydock import request, tending
+
 from .stage import Stage
 
 
@@ -31,3 +33,11 @@ def stage(path: Path, clock: Clock) -> Iterator[Stage]:
 def open_air(path: Path) -> Iterator[Stage]:
     """A stage with the world's own clock, which it shares with real processes."""
     yield from _played(path, time.time, hooks_seen=False)
+
+
+@pytest.fixture
+def nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is not woken sleeps for ever."""
+    monkeypatch.setattr(request, "LOOK_EVERY_SECONDS", 3600.0)
+    monkeypatch.setattr(tending, "ROUND_SECONDS", 3600.0)
+    monkeypatch.setattr(tending, "WATCH_SECONDS", 3600.0)
