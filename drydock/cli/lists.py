@@ -15,17 +15,27 @@ MOST_FINISHED = 1000
 @click.command()
 @click.option("--all", "-a", "everything", is_flag=True, help=f"With those that are over: the newest {MOST_FINISHED}.")
 @click.option("--owner", metavar="NAME", help="Only those of this owner.")
+@click.option("--waiting", "-w", is_flag=True, help="Only requests that wait: their place in the queue, and why.")
 @shared_options
 @pass_app
-def leases(app: App, everything: bool, owner: str | None) -> None:
+def leases(app: App, everything: bool, owner: str | None, waiting: bool) -> None:
     """List leases: who holds what since when, and who waits.
+
+    With --waiting, "about" is how long each will wait if those in the way keep their things as long as such things were
+    kept lately, or until their leases end; "-" where that is not known.
 
     \b
     drydock leases
     drydock leases --owner ci@runner7 --json
+    drydock leases --waiting
     """
     from . import objects, show
 
+    if waiting:
+        if everything:
+            raise click.UsageError("--waiting and --all exclude one another")
+        _waiting(app, owner)
+        return
     store = app.fresh_store
     found = store.leases.latest(MOST_FINISHED) if everything else store.leases.live()
     found = [lease for lease in found if owner is None or lease.owner == owner]
@@ -66,6 +76,38 @@ def leases(app: App, everything: bool, owner: str | None) -> None:
             for lease in found
         ],
         empty="no leases",
+    )
+
+
+def _waiting(app: App, owner: str | None) -> None:
+    from ..waiting import everybody
+    from . import objects, show
+
+    store = app.fresh_store
+    with store.read():
+        asked = {lease.id: lease for lease in store.leases.live() if owner in (None, lease.owner)}
+        found = [(asked[why.leases[0]], why) for why in everybody(store) if why.leases[0] in asked]
+    if app.json:
+        show.json_lines(objects.waiting(lease, why) for lease, why in found)
+        return
+    show.table(
+        ("rank", "id", "type", "owner", "priority", "count", "age", "about", "wanted", "why"),
+        [
+            (
+                why.rank,
+                lease.id,
+                lease.type,
+                lease.owner,
+                lease.priority,
+                why.wanted,
+                show.ago(lease.created_at),
+                "-" if why.estimate_seconds is None else show.roughly(why.estimate_seconds),
+                lease.attributes,
+                show.why(why, live=True),
+            )
+            for lease, why in found
+        ],
+        empty="nobody waits",
     )
 
 

@@ -1,9 +1,12 @@
 """The objects of `--json`: the shapes that other programs rely on. Moments are RFC 3339 in UTC, ids are integers."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..model import Binding, Blueprint, Event, Lease, Resource, SlotLockRow
+
+if TYPE_CHECKING:
+    from ..waiting import Waiting
 
 
 def moment(seconds: float | None) -> str | None:
@@ -36,6 +39,31 @@ def lease(row: Lease) -> dict[str, Any]:
         "reason": row.reason,
         "slot_locks": row.slot_locks,
         "resource": _held(row.resource) if row.resource else None,
+    }
+
+
+def waiting(row: Lease, why: "Waiting") -> dict[str, Any]:
+    """A request that waits: its first lease, and why it waits."""
+    return {
+        **lease(row),
+        "leases": why.leases,
+        "rank": why.rank,
+        "wanted": why.wanted,
+        "free": why.free,
+        "kept_for": [{"lease": one.lease, "wants": one.wants} for one in why.kept_for],
+        "held": why.held,
+        "holders": [
+            {
+                "lease": holder.lease,
+                "owner": holder.owner,
+                "resource": holder.resource,
+                "name": holder.name,
+                "since": moment(holder.since),
+                "until": moment(holder.ends_at),
+            }
+            for holder in why.holders
+        ],
+        "estimate_seconds": None if why.estimate_seconds is None else round(why.estimate_seconds, 3),
     }
 
 

@@ -73,6 +73,20 @@ def ago(moment: float | None, now: float | None = None) -> str:
     return f"{seconds:.0f}s"
 
 
+def about(waiting: "Waiting") -> str:
+    """How long it may take, if anybody knows."""
+    seconds = waiting.estimate_seconds
+    return "" if seconds is None else f"; about {roughly(seconds)}"
+
+
+def roughly(seconds: float) -> str:
+    """So many seconds, rounded in the largest unit that tells enough."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(1.0, seconds):.0f}s"
+
+
 def left(moment: float | None) -> str:
     """How long until then, in the largest unit that tells enough."""
     now = time.time()
@@ -156,11 +170,11 @@ class Progress:
 
     def _tell(self, waiting: "Waiting") -> None:
         if sys.stderr.isatty():
-            self._live(f"{what(waiting)}: {why(waiting, live=True)}")
+            self._live(f"{what(waiting)}: {why(waiting, live=True)}{about(waiting)}")
             return
         said = f"{what(waiting)}: {why(waiting, live=False)}"
-        if said != self._said:
-            click.echo(said, err=True)
+        if said != self._said:  # the estimate is another one each time, and no news
+            click.echo(said + about(waiting), err=True)
             self._said = said
 
     def _live(self, text: str) -> None:
@@ -186,9 +200,15 @@ def why(waiting: "Waiting", *, live: bool) -> str:
     parts = [
         f"{printable(holder.name)} held by lease {holder.lease} ({printable(holder.owner)})"
         + (f" for {ago(holder.since)}" if live else f" since {time.strftime('%H:%M:%S', time.localtime(holder.since))}")
+        + (f", {left(holder.ends_at)} left" if live and holder.ends_at is not None else "")
         for holder in waiting.holders
     ]
     more = waiting.held - len(waiting.holders)
     parts += [f"{more} more held"] if more > 0 else []
+    if waiting.free:
+        kept = ", ".join(f"lease {one.lease} which wants {one.wants}" for one in waiting.kept_for)
+        parts.append(
+            f"{waiting.free} free, kept for {kept}" if kept else f"{waiting.free} free, {waiting.wanted} wanted"
+        )
     parts += [f"{waiting.ahead} waiting ahead"] if waiting.ahead else []
     return "; ".join(parts) or "nothing is held; it is being built, torn down or switched off (see: drydock resources)"
