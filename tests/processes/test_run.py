@@ -237,9 +237,12 @@ def test_of_a_lost_lease_nothing_goes_on_that_is_deaf_to_sigterm(cli: Cli, opera
 
 
 def test_a_stopped_command_is_ended_too(cli: Cli, operator: Engine) -> None:
-    with Run(cli, "say(os.getpid()); hear()") as run:
+    with Run(
+        cli, "signal.signal(signal.SIGTERM, lambda *_: (say('term'), sys.exit(0)))\nsay(os.getpid()); hear()"
+    ) as run:
         os.kill(int(run.hear()), signal.SIGSTOP)
         operator.release(1)
+        run.expect("term")
         assert run.end()[0] == 124
 
 
