@@ -9,7 +9,6 @@ import pytest
 from conftest import Cli
 from in_process import InProcess
 
-
 KEYS = {"rank", "wanted", "leases", "free", "kept_for", "held", "holders", "estimate_seconds"}
 
 
