@@ -94,8 +94,13 @@ def woken(stage: Stage) -> Iterator[list[str]]:
     stage.store._wake = wake  # type: ignore[method-assign]
 
 
-def hands_over(stage: Stage, waiter: Waiter, event: str, act: Callable[[], object]) -> None:
-    """Assert that `act` grants what `waiter` waits for, and wakes him alone, in the transaction that records `event`."""
+def hands_over(
+    stage: Stage, waiter: Waiter, event: str, act: Callable[[], object], *, ended: str | None = None
+) -> None:
+    """Assert that `act` grants what `waiter` waits for, and wakes him alone, in the transaction that records `event`.
+
+    `ended`: the process of a lease or request that ends with it is told, too.
+    """
     outside, commit = stage.open(), stage.store._commit
     [*_, last] = stage.store.events.latest(1)
     seen: list[LeaseStatus] = []
@@ -117,4 +122,4 @@ def hands_over(stage: Stage, waiter: Waiter, event: str, act: Callable[[], objec
         outside.close()
     assert seen
     assert seen[0] in GRANTED
-    assert set(names) == {waiter.process}
+    assert set(names) == {waiter.process} | ({ended} if ended else set())
