@@ -1,5 +1,6 @@
 """What the guides say is run as it stands there, and what there is is said in them."""
 
+import configparser
 import re
 import subprocess
 import sys
@@ -79,6 +80,22 @@ def test_the_python_of_the_readme_runs(cli: Cli, tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", code], env=cli.environment, capture_output=True, text=True, check=True)
     assert ran.stdout == "h3 {'address': '10.0.0.3', 'arch': 'arm64', 'port': 22} 1\n"
     assert cli("leases", "--json").objects == []
+
+
+def test_the_service_of_the_readme_is_one_that_drydock_can_be(cli: Cli, path: Path) -> None:
+    """Its command line is one of ours, and its settings are those that we read."""
+    unit = configparser.ConfigParser()
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    [text] = blocks(README, "ini")
+    unit.read_string(text)
+    assert set(unit) == {"DEFAULT", "Unit", "Service", "Install"}
+    program, *arguments = unit["Service"]["ExecStart"].split()
+    assert program.endswith("/drydock")
+    name, _, value = unit["Service"]["Environment"].partition("=")
+    assert name == "DRYDOCK_STORE"
+    assert value.startswith("/")
+    assert cli(*arguments, "--once", **{name: str(path)}).returncode == 0
+    assert path.exists()
 
 
 def test_every_command_stands_in_the_readme() -> None:
