@@ -97,6 +97,9 @@ def _others(store: Store) -> Iterator[Finding]:
             f"lease:{lease} has fence {fence}, but resource:{resource} has given out only {latest}",
             [f"lease:{lease}", f"resource:{resource}"],
         )
+    for event in store.events.latest(1, event="queue.not-served"):
+        why = quoted(event.data.get("error"))
+        yield Finding(True, "queue-not-served", f"something was freed and the queue could not be served: {why}")
     for lease, process in audit.waiting_for_nobody():
         if not store.is_alive(process):
             yield Finding(

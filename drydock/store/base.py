@@ -11,7 +11,7 @@ from functools import lru_cache
 from time import time
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import StatusChanged, StoreError
+from ..errors import StatusChanged, StoreError, printable
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
 from ..model import Finding
 from .events import Events
@@ -171,7 +171,7 @@ class Store(ABC):
             while self._news:
                 news, self._news = self._news, []
                 if self.leases.anybody_waits():
-                    self.serve(news)
+                    self._serve(news)
         except BaseException:
             self._roll_back()
             raise
@@ -180,6 +180,16 @@ class Store(ABC):
             self.events.heard += self.events.uncommitted
         for process in self._awake:
             self._wake(process)
+
+    def _serve(self, news: list[News]) -> None:
+        # Whatever is wrong with the queue, or with what is offered, must keep nobody from giving something back.
+        try:
+            with self.attempt():
+                self.serve(news)
+        except Exception as error:
+            if isinstance(error, StoreError) and not isinstance(error, DamagedRow):
+                raise
+            self.events.add("queue.not-served", error=printable(f"{type(error).__name__}: {error}"))
 
     def freed(self, type: str, resource: int | None = None) -> None:
         """Part of the transaction that is open: somebody who waits for this type may be able to go on; with
@@ -198,9 +208,9 @@ class Store(ABC):
         self.run("SAVEPOINT attempt")
         try:
             yield
-        except StoreError:
-            raise  # the whole transaction is lost, and SQLite may have undone all of it already
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, StoreError) and not isinstance(error, DamagedRow):
+                raise  # the whole transaction is lost, and SQLite may have undone all of it already
             del self.events.uncommitted[recorded:]
             self.run("ROLLBACK TO SAVEPOINT attempt")
             self.run("RELEASE SAVEPOINT attempt")

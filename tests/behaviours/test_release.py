@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import Clock
 
+from drydock.doctor import examine
 from drydock.engine import Engine
 from drydock.errors import BlueprintError, NeverPossible, NotFound, NothingFree
 from drydock.model import Lease, LeaseStatus, ResourceStatus
@@ -187,6 +188,29 @@ def test_the_real_thing_is_torn_down(stage: Stage, tmp_path: Path) -> None:
     stage.engine.release_resource(on(again).id)
     assert not folder.exists()
     assert stage.locks() == {}
+
+
+def test_whatever_is_wrong_with_the_queue_a_release_goes_through(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is told: in the history, and by the doctor."""
+    stage.offer(lab={"kind": "host-pool", "hosts": ["a"]})
+    held = stage.lease("host")
+    waiting = stage.leasing("host")
+    stage.pending()
+    monkeypatch.setattr("drydock.request.LOOK_EVERY_SECONDS", 0.02)
+
+    def serve(news: object) -> None:
+        stage.store.events.add("half.done")
+        raise ValueError("who would have thought of that")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.store, "serve", serve)
+        assert stage.engine.release(held.id)
+    assert stage.store.leases.status(held.id) is LeaseStatus.DESTROYED
+    assert stage.events("half.done") == []
+    assert len(stage.events("queue.not-served")) == 1
+    assert [f.rule for f in examine(stage.store) if f.broken] == ["queue-not-served"]
+    stage.spoilt = True  # by what was planted
+    assert on(waiting.result()).name == "a"  # at his next look
 
 
 # ---- several, or none
