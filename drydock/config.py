@@ -15,6 +15,7 @@ from .errors import ConfigError, Refused, printable, quoted
 
 LARGEST_FILE_BYTES = 1024 * 1024
 MOST_RESOURCES = 100_000
+LEAST_LIFETIME_SECONDS = 0.1
 COMMON_SETTINGS = ("kind", "type", "seats", "limit", "grace", "cooldown", "lifetime", "ttl")
 # A dotted key with too many parts. tomllib would take minutes for one that fills the file.
 _DEEP_KEY = re.compile(
@@ -123,7 +124,7 @@ def _blueprint(name: str, table: object, where: str) -> BlueprintConfig:
         None if "limit" not in table else _whole(table["limit"], f'{where}: "limit"'),
         _duration(table, "grace", where),
         _duration(table, "cooldown", where),
-        _duration(table, "lifetime", where),
+        _duration(table, "lifetime", where, least=LEAST_LIFETIME_SECONDS),
         _duration(table, "ttl", where),
         {key: value for key, value in table.items() if key not in COMMON_SETTINGS},
     )
@@ -135,9 +136,9 @@ def _whole(value: object, where: str) -> int:
     return value
 
 
-def _duration(table: Mapping[str, Any], key: str, where: str) -> float | None:
+def _duration(table: Mapping[str, Any], key: str, where: str, *, least: float = 0.0) -> float | None:
     if key not in table:
         return None
     if not isinstance(table[key], str):
         raise ConfigError(f'{where}: {quoted(key)} must be a duration such as "3m", not {quoted(table[key])}')
-    return parse_duration(table[key], f"{where}: {quoted(key)}")
+    return parse_duration(table[key], f"{where}: {quoted(key)}", least=least)

@@ -184,7 +184,7 @@ def _check_card(name: str, kind: KindClass) -> None:
         "source_table": kind.source_table is not None and not isinstance(kind.source_table, str),
         "grace": not _is_seconds(kind.grace),
         "cooldown": not _is_seconds(kind.cooldown),
-        "lifetime": kind.lifetime is not None and not _is_seconds(kind.lifetime),
+        "lifetime": kind.lifetime is not None and not (_is_seconds(kind.lifetime) and kind.lifetime > 0),
         "ttl": kind.ttl is not None and not _is_seconds(kind.ttl),
         "shares_bindings": not isinstance(kind.shares_bindings, bool),
     }

@@ -85,7 +85,7 @@ def release_lease(
         return Released(released=True, resource=to_tear_down)
     # While it is acquired somebody may be preparing it: the claim stays his, and so does the next step.
     claim = {"worker": worker} if ending.status is LeaseStatus.ACTIVE else {}
-    store.move("lease", id, ending.status, LeaseStatus.RELEASED, **claim)
+    store.move("lease", id, ending.status, LeaseStatus.RELEASED, not_before=0.0, failures=0, **claim)
     store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
     return Released(released=True, lease=id)
 
@@ -134,7 +134,8 @@ def end_lease(
 def vacate(store: Store, resource: int, worker: str | None) -> int | None:
     """One lease less on a resource. One that takes no new leases goes with its last: return it if a hook must see to it."""
     left = store.resources.leave_seat(resource)
-    if left.open and left.status is ResourceStatus.ACTIVE:
+    # One that rests goes when it has rested, or its binding could be handed out again at once.
+    if (left.open or left.rests) and left.status is ResourceStatus.ACTIVE:
         store.freed(left.type, resource)
         return None
     if left.used:

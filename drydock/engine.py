@@ -172,6 +172,8 @@ class Engine:
                 reason = f"it is {resource.status}"
             elif resource.used:
                 reason = f"{resource.used} leases on it"
+            elif resource.rests_until is not None:
+                reason = f"it cools down; {max(0.0, resource.rests_until - self.store.clock()):.0f}s to go"
             elif left > 0:
                 reason = f"idle for too short a time; {left:.0f}s to go"
             else:
@@ -184,7 +186,7 @@ class Engine:
         try:
             with self.store.write():
                 now = self.store.resources.get(resource)
-                if now is None or now.used:
+                if now is None or now.used or now.rests_until is not None:
                     return "leased just now"
                 start_destroying(
                     self.store, resource, ResourceStatus.ACTIVE, "resource.reclaimed", worker=self.store.process

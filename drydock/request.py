@@ -97,12 +97,19 @@ class Request:
                     self._advance()
             if self.built:
                 self.steps.drop_builds(self.ids)
-            return self.held or self._read()
+            return self._checked(self.held or self._read())
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             raise
         finally:
             self.store.stop_watching()
+
+    def _checked(self, leases: list[Lease]) -> list[Lease]:
+        # The first of several may be over before the last is ready.
+        for lease in leases:
+            if lease.status is not LeaseStatus.ACTIVE:
+                raise LeaseLost(lease.id, lease.reason or f"it is {lease.status}")
+        return leases
 
     def _withdraw(self, reason: str) -> None:
         try:
@@ -265,7 +272,8 @@ class Request:
         if status is LeaseStatus.PENDING:  # thrown back: its resource failed before it was ready
             self.pending.append(id)
         elif status is not LeaseStatus.ACTIVE:
-            raise LeaseLost(id, f"it is {status}")
+            lease = self.store.leases.get(id)
+            raise LeaseLost(id, (lease and lease.reason) or f"it is {status}")
         elif self.keep:
             with self.store.write():
                 self._keep_if_complete()

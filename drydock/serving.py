@@ -92,6 +92,10 @@ class Queue:
             return
         for request, waiters in self._requests(type):
             key = key_of(type, waiters[0].blueprints, waiters[0].attributes)
+            if self._is_too_late(waiters):
+                if mine and request == mine.request:
+                    break
+                continue
             if mine and request == mine.request:
                 decision = mine.decide(ahead, key in cannot)
                 if waiters[0].owed is None or decision.act is Act.PLANS:
@@ -142,6 +146,16 @@ class Queue:
         for waiter in waiters:
             with contextlib.suppress(Conflict):
                 release_lease(self.store, waiter.id, self.store.process, "its process died")
+        return True
+
+    def _is_too_late(self, waiters: Sequence[Waiter]) -> bool:
+        """A request whose time is up is dropped, or it would be given what must be taken from it at once."""
+        until = waiters[0].until
+        if until is None or until > self.store.clock():
+            return False
+        for waiter in waiters:
+            with contextlib.suppress(Conflict):
+                release_lease(self.store, waiter.id, self.store.process, "its time is up")
         return True
 
     def _is_at_work(self, waiters: Sequence[Waiter]) -> bool:

@@ -7,10 +7,10 @@ watch. Everything here may be done by several at once; compare-and-set and claim
 import contextlib
 import time
 
-from .endings import release_lease, release_resource, start_destroying
+from .endings import release_lease, release_resource, seconds_left, start_destroying
 from .errors import Conflict, DrydockError
 from .forgetting import Forgetting
-from .model import ResourceStatus
+from .model import LeaseStatus, ResourceStatus
 from .steps import Steps
 from .store.base import Store
 
@@ -20,6 +20,8 @@ WATCH_SECONDS = 0.2
 ROUND_SECONDS = 1.0
 #: a lease that ends is announced so long before, or a quarter of its time before if that is less
 WARN_SECONDS = 60.0
+#: what may be ended for its time
+LIVE = (LeaseStatus.PENDING, LeaseStatus.ACQUIRED, LeaseStatus.ACTIVE)
 
 
 class Tender:
@@ -47,19 +49,21 @@ class Tender:
         found |= self._bury(store.leases.bound())
         for id, why in store.leases.overdue():
             found |= self._end(id, why, "lease.expired")
-        for id in store.resources.overdue(store.clock()):
-            found = True
-            with contextlib.suppress(DrydockError), store.write():
-                release_resource(store, id, None, "its time is up")
-        for id in store.resources.idle_and_closed():
-            found = True
-            with contextlib.suppress(Conflict), store.write():
-                start_destroying(store, id, ResourceStatus.ACTIVE, "resource.drained")
         if store.resources.rested(store.clock()):
             found = True
             with store.write():
                 for id, type in store.resources.wake_up(store.clock()):
                     store.freed(type, id)
+        # Each is looked at again in its transaction: somebody may have leased it since it was found.
+        for id in store.resources.overdue(store.clock()):
+            with contextlib.suppress(DrydockError), store.write():
+                if store.resources.is_overdue(id, store.clock()):
+                    found |= release_resource(store, id, None, "its time is up")
+        for id in store.resources.idle_and_closed():
+            with contextlib.suppress(Conflict), store.write():
+                if store.resources.is_idle_and_closed(id):
+                    start_destroying(store, id, ResourceStatus.ACTIVE, "resource.drained")
+                    found = True
         self._warn()
         return found
 
@@ -94,7 +98,9 @@ class Tender:
         if why == "its process died":
             process = self.store.leases.process_of(id)
             return process is not None and not self.store.is_alive(process)
-        return any(overdue == id for overdue, _ in self.store.leases.overdue())
+        span = self.store.leases.span(id)
+        left = None if span is None or span.status not in LIVE else seconds_left(self.store, span)
+        return left is not None and left <= 0
 
     def _warn(self) -> None:
         if not self.store.leases.to_warn(WARN_SECONDS):
@@ -158,7 +164,9 @@ class Tender:
         else:
             self._version, self._bound = version, self.store.leases.bound()
             left = (self.store.leases.next_end(), self.store.leases.next_retry(), self.store.resources.next_end())
-            self._round_at = now + min([ROUND_SECONDS, *(max(seconds, 0.01) for seconds in left if seconds is not None)])
+            self._round_at = now + min(
+                [ROUND_SECONDS, *(max(seconds, 0.01) for seconds in left if seconds is not None)]
+            )
         found = self.tend()
         if found:
             self._version = None

@@ -68,7 +68,7 @@ class Waiter(NamedTuple):
     blueprints: str  #: as JSON
     attributes: str  #: as JSON
     process: str | None
-    has_ttl: bool
+    until: float | None
     owed: float | None
 
 
@@ -130,7 +130,7 @@ class Leases:
         """Who waits for something of this type, in the order in which they are served."""
         most, turn, id = FIRST_IN_THE_QUEUE, float("-inf"), 0
         while rows := self._store.rows(
-            "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, ttl IS NOT NULL, owed FROM lease"
+            "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, until, owed FROM lease"
             " WHERE status = 'pending' AND type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most",
             type=type,
             turn=turn,

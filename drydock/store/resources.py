@@ -22,6 +22,8 @@ WIDTH = 20
 _FROM = "FROM resource r JOIN blueprint p ON p.id = r.blueprint"
 # Word for word the condition of the index resource_room, or it is not used.
 _ROOM = "r.status = 'active' AND r.open = 1 AND r.used < r.seats AND r.rests_until IS NULL"
+_COOLDOWN = "(SELECT cooldown FROM blueprint WHERE id = resource.blueprint)"
+_TOO_LONG = f"rests_until > :now + 1 + {_COOLDOWN}"
 _ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
 
 
@@ -54,6 +56,7 @@ class Left(NamedTuple):
     status: ResourceStatus
     has_destroy_hook: bool
     type: str
+    rests: bool
 
 
 class Resources:
@@ -211,11 +214,22 @@ class Resources:
         return Idle(*row) if row else None
 
     def idle_and_closed(self) -> list[int]:
-        """Idle resources that may take no new lease, since what they stand on is switched off, gone or changed."""
-        return [
-            id
-            for (id,) in self._store.rows("SELECT id FROM resource WHERE status = 'active' AND open = 0 AND used = 0")
-        ]
+        """Idle resources that may take no new lease, since what they stand on is switched off, gone or changed, and that
+        need no more rest."""
+        rows = self._store.rows(
+            "SELECT id FROM resource WHERE status = 'active' AND open = 0 AND used = 0 AND rests_until IS NULL"
+        )
+        return [id for (id,) in rows]
+
+    def is_idle_and_closed(self, id: int) -> bool:
+        """Whether `idle_and_closed` names it."""
+        return bool(
+            self._store.rows(
+                "SELECT 1 FROM resource WHERE id = :id AND status = 'active' AND open = 0 AND used = 0"
+                " AND rests_until IS NULL",
+                id=id,
+            )
+        )
 
     def in_use(self, shapes: Sequence[int], most: int) -> int:
         """How many resources of these shapes have a lease on them, counted up to `most`."""
@@ -261,12 +275,12 @@ class Resources:
         """Count one lease less. Idle time counts from now."""
         row = self._store.row(
             "UPDATE resource SET used = used - 1, idle_since = :now WHERE id = :id RETURNING used, open, status, type,"
-            " (SELECT hooks FROM blueprint WHERE id = resource.blueprint)",
+            " (SELECT hooks FROM blueprint WHERE id = resource.blueprint), rests_until IS NOT NULL",
             id=id,
             now=self._store.clock(),
         )
         assert row is not None
-        return Left(row[0], bool(row[1]), ResourceStatus(row[2]), "destroy" in row[4].split(), row[3])
+        return Left(row[0], bool(row[1]), ResourceStatus(row[2]), "destroy" in row[4].split(), row[3], bool(row[5]))
 
     def moving(self) -> list[tuple[int, ResourceStatus, str | None, float]]:
         """Resources that somebody must move on: id, status, the process at work on it, not before when."""
@@ -289,15 +303,21 @@ class Resources:
         self._store.run("UPDATE resource SET rests_until = :until WHERE id = :id", id=id, until=until)
 
     def rested(self, now: float) -> bool:
-        """Whether one has rested long enough."""
+        """Whether one has rested long enough, or would rest for too long."""
         return bool(
             self._store.rows(
-                "SELECT 1 FROM resource WHERE rests_until IS NOT NULL AND rests_until <= :now LIMIT 1", now=now
+                f"SELECT 1 FROM resource WHERE rests_until IS NOT NULL AND (rests_until <= :now OR {_TOO_LONG}) LIMIT 1",
+                now=now,
             )
         )
 
     def wake_up(self, now: float) -> list[tuple[int, str]]:
-        """End the rest of those that have rested long enough: id and type of each."""
+        """End the rest of those that have rested long enough: id and type of each. One that would rest for longer than
+        its blueprint says, since the clock was set back, begins anew."""
+        self._store.run(
+            f"UPDATE resource SET rests_until = :now + {_COOLDOWN} WHERE rests_until IS NOT NULL AND {_TOO_LONG}",
+            now=now,
+        )
         rows = self._store.rows(
             "UPDATE resource SET rests_until = NULL WHERE rests_until IS NOT NULL AND rests_until <= :now RETURNING id, type",
             now=now,
@@ -305,15 +325,29 @@ class Resources:
         return [(id, type) for id, type in rows]
 
     def overdue(self, now: float) -> list[int]:
-        """Active resources whose time is over, or which were idle for longer than they are kept."""
+        """Active resources whose time is over, or which were idle for longer than they are kept; not while they rest."""
         rows = self._store.rows(
-            "SELECT id FROM resource WHERE until IS NOT NULL AND status = 'active' AND until <= :now", now=now
+            "SELECT id FROM resource WHERE until IS NOT NULL AND status = 'active' AND until <= :now"
+            " AND rests_until IS NULL",
+            now=now,
         )
         rows += self._store.rows(
-            "SELECT id FROM resource WHERE ttl IS NOT NULL AND used = 0 AND status = 'active' AND idle_since + ttl <= :now",
+            "SELECT id FROM resource WHERE ttl IS NOT NULL AND used = 0 AND status = 'active' AND idle_since + ttl <= :now"
+            " AND rests_until IS NULL",
             now=now,
         )
         return sorted({id for (id,) in rows})
+
+    def is_overdue(self, id: int, now: float) -> bool:
+        """Whether `overdue` names it."""
+        return bool(
+            self._store.rows(
+                "SELECT 1 FROM resource WHERE id = :id AND status = 'active' AND rests_until IS NULL"
+                " AND (until <= :now OR used = 0 AND idle_since + ttl <= :now)",
+                id=id,
+                now=now,
+            )
+        )
 
     def next_end(self) -> float | None:
         """In how many seconds the next resource has come to an end, has rested, or is to have its hook called again."""
