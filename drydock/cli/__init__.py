@@ -31,8 +31,8 @@ OUT_OF_MEMORY = 71
 INTERRUPTED = 130
 
 EPILOG = """\b
-Exit codes: 0 done, 2 bad usage or input, 3 nothing free in time or never possible, 4 conflict,
-5 not found, 6 a blueprint failed, 7 store or file unavailable, 8 store damaged or of another
+Exit codes: 0 done, 2 bad usage or input, 3 nothing free in time or never possible, 4 lease lost or
+conflict, 5 not found, 6 a blueprint failed, 7 store or file unavailable, 8 store damaged or of another
 version, 9 refused for safety, 128+n ended by signal n. `run` gives its command's own; 124 lease lost,
 126 cannot be executed, 127 no such command."""
 

@@ -16,7 +16,7 @@ from drydock.cli import drydock as whole
 COMMANDS = dict(whole.commands)
 CONTRACT = {
     "apply", "lease", "run", "release", "release-resource", "reclaim", "doctor", "leases", "resources", "blueprints", "bindings",
-    "locks", "log", "show", "disable", "enable", "completion",
+    "locks", "log", "show", "disable", "enable", "completion", "renew", "verify", "worker",
 }  # fmt: skip
 
 
