@@ -1,5 +1,6 @@
 """Bugs planted on purpose, each a fault that a store of leases could really have, for the tests that must find them."""
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from drydock.allocator import Allocator
 from drydock.request import Request
 from drydock.slots import SlotLock
-from drydock.store import base
+from drydock.store import base, presence
 from drydock.store.sqlite import SqliteStore
 
 
@@ -80,3 +81,25 @@ def the_look_is_dated_late(patch: pytest.MonkeyPatch) -> None:
         wait(self, again_at)
 
     patch.setattr(Request, "_wait", late)
+
+
+def alive_by_process_number(patch: pytest.MonkeyPatch) -> None:
+    """A connection is named after its process's number, and lives while a process of that number does."""
+
+    def announce(path: str) -> str:
+        return f"{os.getpid():012x}"
+
+    def is_alive(path: str, name: str) -> bool:
+        try:
+            os.kill(int(name, 16), 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        return True
+
+    patch.setattr(presence, "announce", announce)
+    patch.setattr(presence, "is_alive", is_alive)
+
+
+def ttl_on_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """A ttl counts on the clock that anybody may set."""
+    patch.setattr(base.Store, "uptime", property(lambda self: self.clock, lambda *_: None), raising=False)
