@@ -1,7 +1,7 @@
 """Measure the budgets, each as a ratio to a yardstick that is measured in the same run, turn by turn with it.
 
 Nothing here is a stopwatch test: where a figure is a time by itself, it is told beside what the same machine needed for
-the yardstick. A mark says what was met and what was missed; "next" stands beside what a later release is to meet.
+the yardstick. A mark says what was met and what was missed.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from bench_fill import fill
 from bench_loop import Loop
+from bench_waiting import IDLE_WAITERS, PATIENCE_SECONDS, deaths, hand_overs, idling, received
 
 import drydock
 from drydock.doctor import examine
@@ -38,12 +39,11 @@ from drydock.store.sqlite import DURABILITY
 
 TREE = Path(__file__).resolve().parent.parent
 INSTALLED_FROM = ("pyproject.toml", "README.md", "LICENSE", "drydock", "blueprints")
-PATIENCE_SECONDS = 30.0
 EXAMPLES = """examples:
   scripts/bench                             all budgets, about five minutes
   scripts/bench --quick                     a look, less sure of everything
   scripts/bench --only startup --only cost
-  scripts/bench --only soak --seconds 60    16 processes, 4 hosts; not part of the others
+  scripts/bench --only soak --seconds 60    16 processes, 4 hosts; not part of the others, as fair and killed
   scripts/bench --json --strict             for a machine; exit 1 when a budget is missed
 """
 
@@ -56,7 +56,6 @@ class Row(NamedTuple):
     unit: str = "x"
     at_most: float | None = None
     at_least: float | None = None
-    next: bool = False  #: the budget belongs to a later release
     detail: str = ""
 
     @property
@@ -72,7 +71,7 @@ class Row(NamedTuple):
         met = (self.at_most is None or self.figure <= self.at_most) and (
             self.at_least is None or self.figure >= self.at_least
         )
-        return "met" if met else "next" if self.next else "missed"
+        return "met" if met else "missed"
 
 
 class Size(NamedTuple):
@@ -85,10 +84,11 @@ class Size(NamedTuple):
     finished: int
     cycles: int  #: in each round of a cost
     hand_offs: int
+    deaths: int
 
 
-FULL = Size(21, 5, 2.0, (100, 10_000, 100_000), 1_000_000, 200, 150)
-QUICK = Size(5, 2, 0.7, (100, 10_000), 20_000, 60, 20)
+FULL = Size(21, 5, 2.0, (100, 10_000, 100_000), 1_000_000, 200, 150, 100)
+QUICK = Size(5, 2, 0.7, (100, 10_000), 20_000, 60, 20, 5)
 
 
 # ---- the workshop
@@ -288,12 +288,6 @@ def contend(
     )
 
 
-def received(pipe: Pipe, seconds: float) -> Any:
-    if not pipe.poll(seconds):
-        raise RuntimeError("a process did not answer in time")
-    return pipe.recv()
-
-
 HOLDS: dict[str, Callable[[], object]] = {
     "none": lambda: None,
     "5 ms": lambda: time.sleep(0.005),
@@ -368,13 +362,13 @@ def held(shop: Workshop) -> Iterator[Row]:
     own, byhand = rounds_of(shop, "full", "5 ms")
     use = statistics.median(c.grants_per_second / 800 for c in own)
     detail = f"{rate(own)} of 800 grants/s; by hand {rate(byhand)}"
-    yield Row("8 processes, 4 hosts held 5 ms, full: use", use, "", at_least=0.85, next=True, detail=detail)
+    yield Row("8 processes, 4 hosts held 5 ms, full: use", use, "", at_least=0.85, detail=detail)
     yield Row(
-        "  p99 wait", statistics.median(c.p99 for c in own) * 1000, "ms", at_most=15, next=True,
+        "  p99 wait", statistics.median(c.p99 for c in own) * 1000, "ms", at_most=15,
         detail=f"by hand {statistics.median(c.p99 for c in byhand) * 1000:.0f} ms",
     )  # fmt: skip
     yield Row(
-        "  most / least served", statistics.median(c.unfairness for c in own), at_most=1.05, next=True,
+        "  most / least served", statistics.median(c.unfairness for c in own), at_most=1.05,
         detail=f"by hand {statistics.median(c.unfairness for c in byhand):.2f}",
     )  # fmt: skip
     yield Row("  two holders of one host", sum(c.overlaps for c in own), "", at_most=0)
@@ -498,54 +492,55 @@ def memory(shop: Workshop) -> Iterator[Row]:
 
 
 def handoff(shop: Workshop) -> Iterator[Row]:
+    for durability in ("full", "normal"):
+        synchronous(durability)
+        took = sorted(hand_overs(str(shop.pool(1)), shop.size.hand_offs))
+        yield Row(
+            f"release to the waiter's grant, {durability}: median", statistics.median(took) * 1000, "ms",
+            at_most=1.5 if durability == "full" else None,
+            detail=f"p99 {took[int(len(took) * 0.99)] * 1000:.1f} ms, worst {took[-1] * 1000:.1f} ms of {len(took)}",
+        )  # fmt: skip
     synchronous("full")
-    path = shop.pool(1)
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    waiter = context.Process(target=wait_again_and_again, args=(str(path), theirs), daemon=True)
-    waiter.start()
-    theirs.close()
-    took = []
-    with drydock.connect(str(path)) as dock:
-        for _ in range(shop.size.hand_offs):
-            lease: Any = dock.lease("host")
-            mine.send("lease")
-            while len(dock.leases()) < 2:
-                time.sleep(0.001)
-            time.sleep(random.uniform(0.02, 0.06))
-            begun = time.monotonic()
-            lease.release()
-            granted, _ = received(mine, PATIENCE_SECONDS)
-            took.append(granted - begun)
-            mine.send("release")
-            received(mine, PATIENCE_SECONDS)
-        lease = dock.lease("host")
-        mine.send("lease")
-        idle = 5 * shop.size.seconds
-        time.sleep(idle)
-        lease.release()
-        _, busy = received(mine, PATIENCE_SECONDS)
-    mine.send("stop")
-    waiter.join()
+    seconds = 5 * shop.size.seconds
+    yield Row("an idle waiter's use of a core", idling(str(shop.pool(1)), seconds, 1) * 100, "%", at_most=1)
+    many = idling(str(shop.pool(1)), seconds, IDLE_WAITERS)
     yield Row(
-        "release to the waiter's grant, full: median", statistics.median(took) * 1000, "ms", at_most=1.5, next=True,
-        detail=f"worst {max(took) * 1000:.0f} ms",
+        f"the same, each of {IDLE_WAITERS}",
+        many / IDLE_WAITERS * 100,
+        "%",
+        at_most=1,
+        detail=f"all {many:.1%} of a core",
+    )
+
+
+def killed(shop: Workshop, _: float = 0.0) -> Iterator[Row]:
+    """Not a part of the others, since it starts a command for each try."""
+    synchronous("full")
+    took = sorted(deaths(str(shop.pool(1)), str(shop.bin / "drydock"), shop.size.deaths))
+    yield Row(
+        "kill -9 of drydock run to the next grant: worst", took[-1] * 1000, "ms", at_most=1000,
+        detail=f"median {statistics.median(took) * 1000:.0f} ms of {len(took)}",
     )  # fmt: skip
-    yield Row("an idle waiter's use of a core", busy / idle * 100, "%", at_most=1, next=True)
 
 
-def wait_again_and_again(path: str, pipe: Pipe) -> None:
-    """The other side of `handoff`: leases and releases when told; answers when it was granted, and what CPU that took."""
-    with drydock.connect(path) as dock:
-        lease: Any = None
-        while (order := pipe.recv()) != "stop":
-            if order == "lease":
-                begun = time.process_time()
-                lease = dock.lease("host")
-                pipe.send((time.monotonic(), time.process_time() - begun))
-            else:
-                lease.release()
-                pipe.send(None)
+def fair(shop: Workshop, seconds: float = 10.0) -> Iterator[Row]:
+    """Not a part of the others, since it takes long to be sure of."""
+    for hosts in (1, 4):
+        contest = contend(shop.pool(hosts), "full", seconds, processes=16, hold="up to 2 ms")
+        name = f"16 processes, {hosts} host{'s' if hosts > 1 else ''}, {seconds:g} s"
+        yield Row(
+            f"{name}: most / least served",
+            contest.unfairness,
+            at_most=1.5,
+            detail=f"{contest.grants_per_second:.0f} grants/s",
+        )
+        ideal = 16 / contest.grants_per_second
+        yield Row(
+            "  worst wait, beside everybody in turn",
+            max(contest.waits) / ideal,
+            detail=f"{max(contest.waits):.3f} s; in turn {ideal:.3f} s",
+        )
+        yield Row("  two holders of one host", contest.overlaps, "", at_most=0)
 
 
 # ---- telling
@@ -559,8 +554,9 @@ BENCHES: dict[str, Callable[[Workshop], Iterator[Row]]] = {
     "cost": cost,
     "memory": memory,
     "handoff": handoff,
-    "soak": soak,
 }
+#: only when they are named: they take long, or more than the shop
+LONG: dict[str, Callable[[Workshop, float], Iterator[Row]]] = {"killed": killed, "fair": fair, "soak": soak}
 
 
 def machine(folder: Path) -> str:
@@ -608,10 +604,14 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         prog="scripts/bench", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--only", action="append", choices=BENCHES, metavar="NAME", help=f"one of: {', '.join(BENCHES)}"
+        "--only",
+        action="append",
+        choices=[*BENCHES, *LONG],
+        metavar="NAME",
+        help=f"one of: {', '.join([*BENCHES, *LONG])}",
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats, smaller stores")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long the soak lasts [default: 10]")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long soak and fair last [default: 10]")
     parser.add_argument("--here", action="store_true", help="start the drydock of this environment, editable or not")
     parser.add_argument("--folder", type=Path, help="where the stores are made [default: the temporary folder]")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
@@ -625,9 +625,9 @@ def main(arguments: Sequence[str]) -> int:
         shop = Workshop(Path(name), QUICK if options.quick else FULL, options.here)
         facts = machine(shop.folder)
         rows: list[Row] = []
-        for bench in options.only or [name for name in BENCHES if name != "soak"]:
+        for bench in options.only or BENCHES:
             say(bench)
-            found = soak(shop, options.seconds) if bench == "soak" else BENCHES[bench](shop)
+            found = LONG[bench](shop, options.seconds) if bench in LONG else BENCHES[bench](shop)
             for row in found:
                 rows.append(row)
                 if options.json:
