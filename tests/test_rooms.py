@@ -27,7 +27,9 @@ NOT_AT_START = (
 #: what a list may not load once the store is there
 NOT_FOR_A_LIST = ("rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "drydock.engine")
 #: what a lease and a release of a pool's binding may not load
-NOT_FOR_A_LEASE = ("rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "drydock_blueprints")
+NOT_FOR_A_LEASE = (
+    "rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "statistics", "drydock_blueprints",
+)  # fmt: skip
 
 
 def loaded(code: str, names: tuple[str, ...], *arguments: str) -> list[str]:

@@ -98,6 +98,7 @@ def test_a_resource_tells_what_is_wrong_with_it(lab: InProcess, engine: Engine) 
     lab("lease", "-t", "host", "--count", "3")
     lab("release", "1", "2", "3")
     engine.store.run("UPDATE resource SET status = 'released', failures = 3, not_before = 4102444800 WHERE id = 1")
+    engine.store.run("UPDATE blueprint SET cooldown = 4102444800")  # or its rest would be too long to be true
     engine.store.run("UPDATE resource SET rests_until = 4102444800 WHERE id = 2")
     engine.store.run("UPDATE resource SET until = 4102444800 WHERE id = 3")
     header, *rows = (line.split("\t") for line in lab("resources").stdout.splitlines())
