@@ -18,12 +18,12 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Protocol, Self
 
 from .errors import DrydockError, LeaseLost, NotFound, quoted
+from .uptime import uptime
 
 NOT_EXECUTABLE = 126
 NO_SUCH_COMMAND = 127
@@ -48,11 +48,6 @@ AFTER_KILL_SECONDS = 1.0
 MARGIN_SECONDS = 1.0
 JITTER_SECONDS = 0.01
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-
-
-def uptime() -> float:
-    """Seconds on a clock that no `date -s` moves and that goes on while the machine sleeps."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Held(Protocol):

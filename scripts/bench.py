@@ -592,7 +592,7 @@ def tell(rows: Sequence[Row], facts: str, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    colours = {"met": "green", "missed": "bold red", "next": "yellow", "info": "dim"}
+    colours = {"met": "green", "missed": "bold red", "info": "dim"}
     table = Table("what", "figure", "budget", "verdict", "detail", caption=facts)
     for what, figure, budget, verdict, detail in cells:
         table.add_row(Text(what), Text(figure), Text(budget), Text(verdict, colours[verdict]), Text(detail))

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import StatusChanged, StoreError, printable
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
 from ..model import Finding
+from ..uptime import boot, uptime
 from .events import Events
 from .leases import Leases
 from .offers import Offers
 from .records import DamagedRow
 from .resources import Resources
 from .slot_locks import SlotLocks
-from .uptime import boot, uptime
 
 #: no hook is told to wait for longer
 LONGEST_PAUSE_SECONDS = 3600.0

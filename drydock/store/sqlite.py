@@ -14,11 +14,11 @@ from typing import Any
 
 from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreError, printable, quoted
 from ..model import Finding
+from ..uptime import uptime
 from . import files, presence
 from .base import Row, Store
 from .reserve import Reserve
 from .turnstile import Turnstile
-from .uptime import uptime
 from .wakeups import Wakeups
 
 APPLICATION_ID = 0x44727944  # "DryD"
@@ -158,7 +158,9 @@ class SqliteStore(Store):
             self._check_file()
             if self._reserve.is_needed():
                 if asks:  # it might find room that an ending will need
-                    raise StoreError(f"the disk of {quoted(self.path)} is full; nothing was changed, and releasing still works")
+                    raise StoreError(
+                        f"the disk of {quoted(self.path)} is full; nothing was changed, and releasing still works"
+                    )
                 self._lend()
             if not lasting and self._is_full:
                 self._hasty = True

@@ -18,7 +18,7 @@ from drydock.engine import Engine
 from drydock.model import Demand, Lease, LeaseStatus, Resource, ResourceStatus
 from drydock.request import Progress
 from drydock.store.sqlite import SqliteStore
-from drydock.store.uptime import uptime
+from drydock.uptime import uptime
 
 from .promises import ALL, broken_promises
 
