@@ -25,7 +25,10 @@ NOT_AT_START = (
     "drydock_blueprints", "drydock.engine", "drydock.api",
 )  # fmt: skip
 #: what a list may not load once the store is there
-NOT_FOR_A_LIST = ("rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "drydock.engine")
+NOT_FOR_A_LIST = (
+    "rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "drydock.engine",
+    "drydock.cli.lease", "drydock.cli.worker",
+)  # fmt: skip
 #: what a lease and a release of a pool's binding may not load
 NOT_FOR_A_LEASE = (
     "rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "statistics", "drydock_blueprints",

@@ -3,12 +3,13 @@
 import errno
 import os
 import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 from typing import Any
 
 import click
 
 from .. import errors
-from . import apply, completion, doctor, lease, lists, release, renew, show_one, switch, verify, worker
 from .app import App
 from .run import run as run_command
 
@@ -41,6 +42,56 @@ class ReaderIsGoneError(Exception):
     """Whoever read our output has closed it."""
 
 
+#: each command: the module in this folder, and the function in it
+_COMMANDS = {
+    "apply": "apply.apply",
+    "lease": "lease.lease",
+    "renew": "renew.renew",
+    "verify": "verify.verify",
+    "release": "release.release",
+    "release-resource": "release.release_resource",
+    "reclaim": "release.reclaim",
+    "leases": "lists.leases",
+    "resources": "lists.resources",
+    "blueprints": "lists.blueprints",
+    "bindings": "lists.bindings",
+    "locks": "lists.locks",
+    "log": "lists.log",
+    "show": "show_one.show",
+    "disable": "switch.disable",
+    "enable": "switch.enable",
+    "worker": "worker.worker",
+    "doctor": "doctor.doctor",
+    "completion": "completion.completion",
+}
+
+
+class OnDemand(MutableMapping[str, click.Command]):
+    """Commands by name, each loaded when it is first asked for, since few commands need another."""
+
+    def __init__(self) -> None:
+        # Loaded at once, or the module would later take the name of our function `run`.
+        self._loaded: dict[str, click.Command] = {"run": run_command}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            module, _, function = _COMMANDS[name].partition(".")
+            self._loaded[name] = getattr(import_module(f"{__name__}.{module}"), function)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("no command is ever taken away")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS | self._loaded)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS | self._loaded)
+
+
 class Commands(click.Group):
     """A group that guesses what a mistyped command was meant to be."""
 
@@ -63,7 +114,10 @@ class Commands(click.Group):
 
 
 @click.group(
-    cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Commands,
+    commands=OnDemand(),
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--store", metavar="PATH", help="The store. [default: $DRYDOCK_STORE, else below ~/.local/state]")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=lambda c, _, v: _version(c, v),
@@ -81,31 +135,6 @@ def drydock(ctx: click.Context, store: str | None) -> None:
     """
     ctx.obj = App(store)
     ctx.call_on_close(ctx.obj.close)
-
-
-for command in (
-    apply.apply,
-    lease.lease,
-    run_command,
-    renew.renew,
-    verify.verify,
-    release.release,
-    release.release_resource,
-    release.reclaim,
-    lists.leases,
-    lists.resources,
-    lists.blueprints,
-    lists.bindings,
-    lists.locks,
-    lists.log,
-    show_one.show,
-    switch.disable,
-    switch.enable,
-    worker.worker,
-    doctor.doctor,
-    completion.completion,
-):
-    drydock.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
