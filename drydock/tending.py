@@ -46,6 +46,12 @@ class Tender:
         """
         store = self.store
         found = self._give_back()
+        # First, or a seat on what is about to go would be handed to somebody. Each is looked at again in its
+        # transaction: somebody may have leased it since it was found.
+        for id in store.resources.overdue(store.clock()):
+            with contextlib.suppress(DrydockError), store.write():
+                if store.resources.is_overdue(id, store.clock()):
+                    found |= release_resource(store, id, None, "its time is up")
         found |= self._bury(store.leases.bound())
         for id, why in store.leases.overdue():
             found |= self._end(id, why, "lease.expired")
@@ -54,11 +60,6 @@ class Tender:
             with store.write():
                 for id, type in store.resources.wake_up(store.clock()):
                     store.freed(type, id)
-        # Each is looked at again in its transaction: somebody may have leased it since it was found.
-        for id in store.resources.overdue(store.clock()):
-            with contextlib.suppress(DrydockError), store.write():
-                if store.resources.is_overdue(id, store.clock()):
-                    found |= release_resource(store, id, None, "its time is up")
         for id in store.resources.idle_and_closed():
             with contextlib.suppress(Conflict), store.write():
                 if store.resources.is_idle_and_closed(id):

@@ -263,11 +263,14 @@ class Resources:
     # ---- changing
 
     def take_seat(self, id: int) -> int | None:
-        """Count one more lease and raise the fence; return the fence, or None when there is no seat (any more)."""
+        """Count one more lease and raise the fence; return the fence, or None when there is no seat (any more), or
+        its time is up: then it is about to go, and would take the lease with it."""
         row = self._store.row(
             "UPDATE resource SET used = used + 1, fence = fence + 1"
-            " WHERE id = :id AND status = 'active' AND open = 1 AND used < seats AND rests_until IS NULL RETURNING fence",
+            " WHERE id = :id AND status = 'active' AND open = 1 AND used < seats AND rests_until IS NULL"
+            " AND (until IS NULL OR until > :now) RETURNING fence",
             id=id,
+            now=self._store.clock(),
         )
         return row[0] if row else None
 
