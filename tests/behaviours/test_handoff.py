@@ -201,8 +201,10 @@ def test_a_second_seat_on_what_was_built_goes_to_the_next(stage: Stage) -> None:
     building.reached()
     second, third = Waiter(stage, "hoax"), Waiter(stage, "hoax")
     building.open()
-    stage.engine.release(first.result().id)
-    assert {second.granted, third.granted} == {True}
+    held = first.result()
+    assert (second.granted, third.granted) == (True, False)
+    stage.engine.release(held.id)
+    assert third.granted
     activated = [e for e in stage.store.events.after(0, 1000) if e.event in ("resource.activated", "lease.acquired")]
     assert [(e.event, e.lease) for e in activated] == [
         ("resource.activated", None), ("lease.acquired", 1), ("lease.acquired", 2), ("lease.acquired", 3),
@@ -441,6 +443,31 @@ def test_who_can_build_nothing_lets_the_next_one_look(stage: Stage) -> None:
     assert on(second.held()[0]).attributes == {"flavor": "lemon"}
     stage.engine.release(cherry.id)
     finish(stage, first)
+
+
+def test_who_has_looked_and_can_build_nothing_keeps_nothing(stage: Stage) -> None:
+    stage.uptime = Clock()  # his patience does not run out
+    stage.offer(hoax={"limit": 2, "plans": 1, "slot_locks": ["tub({flavor})"], "flavors": ["cherry", "lemon"]})
+    cherry, plain = stage.lease(flavor="cherry"), stage.lease()
+    first = Waiter(stage, "hoax", flavor="cherry")
+    stage.engine.release_resource(on(plain).id)
+    first.look()
+    assert on(stage.lease(flavor="lemon")).attributes == {"flavor": "lemon"}
+    stage.engine.release(cherry.id)
+    finish(stage, first)
+
+
+def test_where_there_is_room_for_one_the_next_is_not_woken(stage: Stage) -> None:
+    stage.offer(hoax={"limit": 1})
+    stage.lease()
+    first, second = Waiter(stage, "hoax"), Waiter(stage, "hoax")
+    stage.offer(hoax={"limit": 2})
+    names: list[str] = []
+    assert first.engine is not None
+    first.engine.store._wake = names.append  # type: ignore[method-assign]
+    finish(stage, first)
+    assert second.process not in names
+    second.give_up()
 
 
 def test_who_is_given_something_else_before_he_looked_lets_the_next_one_look(stage: Stage) -> None:

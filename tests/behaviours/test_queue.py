@@ -248,6 +248,16 @@ def test_several_of_a_trait_that_is_switched_off_do_not_stand_in_the_way(stage: 
     both.give_up()
 
 
+def test_several_count_no_thing_that_is_in_use_and_switched_off(stage: Stage) -> None:
+    stage.offer(lab=hosts("a", "b"))
+    held = {on(lease).name: lease for lease in (stage.lease("host") for _ in range(2))}
+    stage.engine.switch("binding:b", enabled=False)
+    both = Waiter(stage, count=2)
+    stage.engine.release(held["a"].id)
+    assert on(stage.lease("host")).name == "a"
+    both.give_up()
+
+
 # ---- several together
 
 
@@ -347,6 +357,47 @@ def test_several_of_a_trait_keep_only_what_has_it(stage: Stage) -> None:
     assert on(stage.lease("host", rack=2)).name == "h4"
     stage.engine.release(first.id)
     assert {on(lease).name for lease in both.held()} == {"h0", "h1"}
+
+
+def test_several_of_a_trait_keep_also_what_has_been_in_use(stage: Stage) -> None:
+    stage.offer(lab=racks())
+    held = [stage.lease("host", rack=0) for _ in range(2)]
+    both = Waiter(stage, count=2, rack=0)
+    stage.engine.release(held[0].id)
+    assert on(stage.lease("host")).name == "h2"
+    stage.engine.release(held[1].id)
+    assert len(both.held()) == 2
+
+
+def test_several_count_a_thing_that_is_being_torn_down(stage: Stage) -> None:
+    """It will be back, so what else they could use is kept until then."""
+    stage.offer(things={"kind": "hoax-pool", "things": ["a", "b"]})
+    held = [stage.lease("thing") for _ in range(2)]
+    both = Waiter(stage, "thing", count=2)
+    destroying = control("things").hold("destroy")
+    tearing = stage.actor(lambda engine: engine.release_resource(on(held[0]).id))
+    destroying.reached()
+    stage.engine.release(held[1].id)
+    assert refused(stage, "thing")
+    destroying.open()
+    assert tearing.result()
+    assert len(both.held()) == 2
+
+
+def test_who_could_build_only_what_several_keep_is_not_woken(stage: Stage) -> None:
+    stage.offer(hoax={"limit": 2})
+    held = [stage.lease() for _ in range(2)]
+    both, one = Waiter(stage, "hoax", count=2), Waiter(stage, "hoax")
+    stage.engine.release_resource(on(held[0]).id)
+    names: list[str] = []
+    assert both.engine is not None
+    both.engine.store._wake = names.append  # type: ignore[method-assign]
+    both.look()
+    assert names == []
+    stage.engine.release_resource(on(held[1]).id)
+    for lease in both.held():
+        stage.engine.release(lease.id)
+    one.held()
 
 
 def test_several_keep_also_what_another_blueprint_could_take_away(stage: Stage) -> None:
