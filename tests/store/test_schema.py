@@ -80,6 +80,7 @@ def test_a_lease_and_its_release_find_all_by_index(engine: Engine) -> None:
         for table, of in (("resource", "moving"), ("resource", "closed"), ("lease", "queue"), ("lease", "moving"))
         for how in ("INDEX", "COVERING INDEX")
     }
+    allowed.add("SCAN blueprint")  # as many as a person wrote into a pool file
     assert [s for s in steps - allowed if re.match("SCAN (?!slot|CONSTANT)", s) and "VIRTUAL TABLE" not in s] == []
 
 
@@ -261,7 +262,7 @@ def test_reading_an_old_store_changes_nothing_and_says_what_to_do(old: Path, cli
         f'drydock: "{old}" has schema 1, this drydock uses {SCHEMA_VERSION}; bring it up to date with: drydock leases\n'
     )
     assert look(old, "PRAGMA user_version") == [(1,)]
-    assert [lease["id"] for lease in cli("leases", "--json").objects] == [2, 3, 4, 5, 6]
+    assert [lease["id"] for lease in cli("leases", "--json").objects] == [2, 3, 4]
     assert cli("doctor").returncode == 0
 
 
