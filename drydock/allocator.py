@@ -438,11 +438,11 @@ def grant(store: Store, lease: int, room: Room, blueprint: Blueprint, keys: Sequ
         "slot_locks": json.dumps(keys),
         "granted_at": store.clock(),
         "owed": None,
-        "counting_from": store.uptime(),
-        "boot": store.boot,
     }
-    if prepare:
+    if prepare:  # its ttl begins when it is ready
         columns["worker"] = process
+    else:
+        columns |= {"counting_from": store.uptime(), "boot": store.boot}
     status = LeaseStatus.ACQUIRED if prepare else LeaseStatus.ACTIVE
     store.move("lease", lease, LeaseStatus.PENDING, status, **columns)
     event = "lease.acquired" if prepare else "lease.activated"

@@ -106,7 +106,7 @@ class Steps:
     def _activate(self, resource: Resource) -> Outcome:
         outcome = self._run(resource, "activate")
         if outcome.again_after is not None:
-            return self._put_down("resource", resource.id, outcome)
+            return self._put_down("resource", resource, outcome)
         try:
             with self.store.write():
                 if outcome.error:
@@ -161,7 +161,7 @@ class Steps:
                 self.store.put_down("resource", resource.id, outcome.again_after or 0.0)
             return outcome
         if outcome.again_after is not None:
-            return self._put_down("resource", resource.id, outcome)
+            return self._put_down("resource", resource, outcome)
         with self.store.write():
             finish_destroying(self.store, resource.id, resource.status)
         return _DONE
@@ -185,7 +185,7 @@ class Steps:
             return self._throw_back(lease, resource)
         outcome = self._run(resource, "activate_lease", lease)
         if outcome.again_after is not None:
-            return self._put_down("lease", lease.id, outcome)
+            return self._put_down("lease", lease, outcome)
         try:
             with self.store.write():
                 if outcome.error:
@@ -193,7 +193,10 @@ class Steps:
                     self.store.move("lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.BROKEN, reason=reason)
                     self._tell("lease.broken", resource, lease=lease, error=reason)
                 elif self._still_active(resource):
-                    self.store.move("lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.ACTIVE, worker=None)
+                    self.store.move(
+                        "lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.ACTIVE,
+                        worker=None, counting_from=self.store.uptime(), boot=self.store.boot,
+                    )  # fmt: skip
                     self._tell("lease.activated", resource, lease=lease, fence=lease.fence)
                     return _DONE
         except Conflict:  # released while it was being prepared
@@ -210,41 +213,49 @@ class Steps:
         if "destroy_lease" in resource.hooks:
             outcome = self._run(resource, "destroy_lease", lease)
             if outcome.error:
-                with self.store.write():
-                    failures = self.store.leases.count_failure(lease.id)
-                outcome = outcome._replace(again_after=_retry_after(failures))
+                outcome = self._clean_later(lease, resource, outcome)
             if outcome.again_after is not None:
-                return self._put_down("lease", lease.id, outcome)
-        with self.store.write():
-            self.store.slot_locks.free(lease.slot_locks, f"lease:{lease.id}")
-            self.store.move(
-                "lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.PENDING,
-                resource=None, fence=None, slot_locks="[]", granted_at=None, worker=None,
-            )  # fmt: skip
-            self._tell("lease.reacquired", resource, lease=lease)
-            self.store.wake(self.store.leases.process_of(lease.id))
-            self.store.freed(lease.type)  # it waits again, and there may be something for it
-            vacate(self.store, resource.id, self.store.process)
+                return self._put_down("lease", lease, outcome)
+        try:
+            with self.store.write():
+                self.store.slot_locks.free(lease.slot_locks, f"lease:{lease.id}")
+                self.store.move(
+                    "lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.PENDING,
+                    resource=None, fence=None, slot_locks="[]", granted_at=None, worker=None, failures=0,
+                )  # fmt: skip
+                self._tell("lease.reacquired", resource, lease=lease)
+                self.store.wake(self.store.leases.process_of(lease.id))
+                self.store.freed(lease.type)  # it waits again, and there may be something for it
+                vacate(self.store, resource.id, self.store.process)
+        except Conflict:  # released while it was cleaned up after, which needs to be done once
+            return self._finish(lease.id)
         self.step_resource(resource.id)
         return _DONE
 
     def _destroy_lease(self, lease: Lease, resource: Resource) -> Outcome:
         outcome = self._run(resource, "destroy_lease", lease) if "destroy_lease" in resource.hooks else _DONE
         if outcome.error:
-            with self.store.write():
-                failures = self.store.leases.count_failure(lease.id)
-                outcome = outcome._replace(again_after=_retry_after(failures))
-                self._tell("lease.destroy-failed", resource, lease=lease, error=str(outcome.error), failures=failures,
-                           again_after=outcome.again_after)  # fmt: skip
+            outcome = self._clean_later(lease, resource, outcome)
         if outcome.again_after is not None:
-            return self._put_down("lease", lease.id, outcome)
+            return self._put_down("lease", lease, outcome)
+        return self._finish(lease.id)
+
+    def _finish(self, lease: int) -> Outcome:
         with self.store.write():
-            ending = self.store.leases.ending(lease.id)
+            ending = self.store.leases.ending(lease)
             assert ending is not None
-            to_tear_down = end_lease(self.store, lease.id, ending, worker=self.store.process)
+            to_tear_down = end_lease(self.store, lease, ending, worker=self.store.process)
         if to_tear_down is not None:
             self.step_resource(to_tear_down)
         return _DONE
+
+    def _clean_later(self, lease: Lease, resource: Resource, outcome: Outcome) -> Outcome:
+        with self.store.write():
+            failures = self.store.leases.count_failure(lease.id)
+            outcome = outcome._replace(again_after=_retry_after(failures))
+            self._tell("lease.destroy-failed", resource, lease=lease, error=str(outcome.error), failures=failures,
+                       again_after=outcome.again_after)  # fmt: skip
+        return outcome
 
     # ---- giving back
 
@@ -316,9 +327,13 @@ class Steps:
             return Outcome(moved=True, error=error)
         return _DONE
 
-    def _put_down(self, table: str, id: int, outcome: Outcome) -> Outcome:
+    def _put_down(self, table: str, about: Lease | Resource, outcome: Outcome) -> Outcome:
         with self.store.write():
-            self.store.put_down(table, id, outcome.again_after or 0.0)
+            found = getattr(self.store, f"{table}s").get(about.id)
+            # What was released meanwhile is due at once, however long the hook before wanted to wait.
+            same = found is not None and found.status is about.status
+            later = outcome.again_after if same or outcome.error else None
+            self.store.put_down(table, about.id, later or 0.0)
         return outcome
 
     def _tell(self, event: str, resource: Resource, *, lease: Lease | None = None, **data: object) -> None:

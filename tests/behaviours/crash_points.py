@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from itertools import count
 
@@ -22,7 +23,13 @@ from .stage import KINDS, lease, on
 
 POOL = {
     "blueprint": {
-        "hoax": {"kind": "hoax", "limit": 1, "flavors": ["cherry", "banana"], "lease_locks": ["licence"]},
+        "hoax": {
+            "kind": "hoax",
+            "limit": 1,
+            "flavors": ["cherry", "banana"],
+            "lease_locks": ["licence"],
+            "lifetime": "1d",
+        },
     }
 }
 VERBS: dict[str, Callable[[Engine], object]] = {
@@ -31,6 +38,9 @@ VERBS: dict[str, Callable[[Engine], object]] = {
     "release": lambda engine: engine.release(_the_lease(engine)),
     "release-resource": lambda engine: engine.release_resource(engine.store.resources.live()[0].id),
     "reclaim": lambda engine: engine.reclaim(),
+    "expiry": lambda engine: _tend_later(engine, 3600),
+    "death": lambda engine: engine.tend(),
+    "lifetime": lambda engine: _tend_later(engine, 86_400),
 }
 #: what is there before the verb is called
 GIVEN: dict[str, Callable[[Engine], object]] = {
@@ -39,12 +49,25 @@ GIVEN: dict[str, Callable[[Engine], object]] = {
     "release": lambda engine: lease(engine, flavor="cherry"),
     "release-resource": lambda engine: lease(engine, flavor="cherry"),
     "reclaim": lambda engine: engine.release(lease(engine, flavor="cherry").id),
+    "expiry": lambda engine: lease(engine, flavor="cherry", until=time.time() + 3600),
+    "death": lambda engine: _die(engine, lease(engine, flavor="cherry").id),
+    "lifetime": lambda engine: lease(engine, flavor="cherry"),
 }
 
 
 def _the_lease(engine: Engine) -> int:
     [held] = engine.store.leases.live()
     return held.id
+
+
+def _tend_later(engine: Engine, seconds: float) -> None:
+    engine.store.clock = lambda: time.time() + seconds
+    engine.tend()
+
+
+def _die(engine: Engine, lease: int) -> None:
+    with engine.store.write():
+        engine.store.leases.bind(lease, "0123456789ab")  # nobody's
 
 
 def _engine(store: SqliteStore) -> Engine:

@@ -36,7 +36,10 @@ def pipe(tmp_path: Path) -> Path:
     return tmp_path / "pipe"
 
 
-@pytest.mark.parametrize("verb", ["lease", "lease and reclaim", "release", "release-resource", "reclaim"])
+@pytest.mark.parametrize(
+    "verb",
+    ["lease", "lease and reclaim", "release", "release-resource", "reclaim", "expiry", "death", "lifetime"],
+)
 def test_a_crash_at_any_commit_is_put_right_by_the_next_command(path: Path, verb: str) -> None:
     """S45, S103: before a commit nothing of it is there, after it somebody goes on; no slot lock is left behind."""
     told = subprocess.run(
