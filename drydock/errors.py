@@ -165,6 +165,13 @@ class StoreBusy(StoreError):
         )
 
 
+class StoreFull(StoreError):
+    """There is no room on the store's disk. Nothing was changed, and what ends something finds room when tried again."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the disk of {what} is full; nothing was changed, and releasing still works")
+
+
 class StoreDamaged(StoreError):
     """The file is not a Drydock store, is damaged, or belongs to another version of Drydock."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreError, printable, quoted
+from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreError, StoreFull, printable, quoted
 from ..model import Finding
 from ..uptime import uptime
 from . import files, presence
@@ -158,9 +158,7 @@ class SqliteStore(Store):
             self._check_file()
             if self._reserve.is_needed():
                 if asks:  # it might find room that an ending will need
-                    raise StoreError(
-                        f"the disk of {quoted(self.path)} is full; nothing was changed, and releasing still works"
-                    )
+                    raise StoreFull(quoted(self.path))
                 self._lend()
             if not lasting and self._is_full:
                 self._hasty = True
@@ -494,7 +492,7 @@ def _translate(error: sqlite3.Error | UnicodeDecodeError, path: str) -> Exceptio
     if primary == sqlite3.SQLITE_TOOBIG:
         return ConfigError(f"a value is larger than the {LARGEST_VALUE_BYTES // 2**20} MiB that the store takes")
     if primary == sqlite3.SQLITE_FULL:
-        return StoreError(f"the disk of {where} is full; nothing was changed")
+        return StoreFull(where)
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return StoreError(f"{where} cannot be written ({printable(error)}); its folder must be writable too")
     if primary == sqlite3.SQLITE_CANTOPEN and _too_many_files():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tormentor import Stuck, Tormentor, Torments
+from tormentor import SmallDisk, Stuck, Tormentor, Torments
 
 from drydock.doctor import examine
 from drydock.engine import Engine
@@ -58,6 +58,9 @@ def torment(tormentor: Tormentor) -> Verdict:
     rules = Counter(violation.rule for violation in violations)
     if listed is not None:
         wrong += [f"{name} with fence {fence} is leased and nobody knows" for name, fence in sorted(listed - seen.held)]
+    failed_releases = seen.count(RELEASE, Outcome.FAIL)
+    if failed_releases and isinstance(tormentor.phase.fill, SmallDisk):  # SQLite's own limit leaves no room for them
+        wrong.append(f"{failed_releases} releases failed on a full disk")
     return Verdict(
         torments,
         grants=seen.count(ACQUIRE, Outcome.OK),
@@ -69,7 +72,7 @@ def torment(tormentor: Tormentor) -> Verdict:
         refused_late=sum(seen.count(kind, Outcome.LOST) for kind in (RENEW, VERIFY, RELEASE)),
         refused_writes=seen.count(WRITE, Outcome.LOST),
         failed=tormentor.board.refusals(),
-        failed_releases=seen.count(RELEASE, Outcome.FAIL),
+        failed_releases=failed_releases,
         wrong=[*wrong, *_told(violations), *_few(leaks), *_few(damage)],
     )
 

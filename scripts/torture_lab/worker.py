@@ -69,6 +69,7 @@ class Worker:
             with self._pressed():
                 self._one_lease(dock)
         self.board.order(FULL, 0)
+        self._look_around(dock)
         self._park(dock)
 
     # ---- what it does
@@ -104,8 +105,8 @@ class Worker:
         except LeaseLost:  # granted while it was stopped, and over before it went on
             self.recorder.returned(number, Outcome.UNKNOWN)
             return None
-        except StoreError:
-            self.recorder.returned(number, Outcome.FAIL)
+        except StoreError:  # what was granted and could not be given back is given back by its next call
+            self.recorder.returned(number, Outcome.UNKNOWN)
             raise
         self.recorder.returned(number, Outcome.OK, lease.resource.name, lease.fence)
         self.board.granted(self.slot)

@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Any, NamedTuple
 
-from drydock.errors import StoreBusy, StoreError
+from drydock.errors import StoreBusy, StoreError, StoreFull
 from drydock.store.sqlite import SqliteStore
 
 
@@ -25,7 +25,7 @@ class Fault(NamedTuple):
 FAULTS = (
     Fault("busy", sqlite3.SQLITE_BUSY, "database is locked", error=StoreBusy),
     Fault("read-only", sqlite3.SQLITE_READONLY, "attempt to write a readonly database", lasts=True),
-    Fault("full", sqlite3.SQLITE_FULL, "database or disk is full", undoes=True, lasts=True),
+    Fault("full", sqlite3.SQLITE_FULL, "database or disk is full", undoes=True, lasts=True, error=StoreFull),
     Fault("I/O error", sqlite3.SQLITE_IOERR_WRITE, "disk I/O error", undoes=True),
 )
 UNKNOWN_COMMIT = Fault("done, but I/O error", sqlite3.SQLITE_IOERR_FSYNC, "disk I/O error", after=True)
