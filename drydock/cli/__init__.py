@@ -11,7 +11,6 @@ import click
 
 from .. import errors
 from .app import App
-from .run import run as run_command
 
 #: what a program may rely on; a class that is not named here counts as its nearest base
 EXIT_CODES: dict[type[BaseException], int] = {
@@ -46,6 +45,7 @@ class ReaderIsGoneError(Exception):
 _COMMANDS = {
     "apply": "apply.apply",
     "lease": "lease.lease",
+    "run": "run_one.run",
     "renew": "renew.renew",
     "verify": "verify.verify",
     "release": "release.release",
@@ -70,8 +70,7 @@ class OnDemand(MutableMapping[str, click.Command]):
     """Commands by name, each loaded when it is first asked for, since few commands need another."""
 
     def __init__(self) -> None:
-        # Loaded at once, or the module would later take the name of our function `run`.
-        self._loaded: dict[str, click.Command] = {"run": run_command}
+        self._loaded: dict[str, click.Command] = {}
 
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._loaded:

@@ -11,7 +11,7 @@ import pytest
 from conftest import Cli, Ran
 from in_process import InProcess
 
-from drydock.cli.run import environment
+from drydock.cli.run_one import environment
 from drydock.model import Lease, LeaseStatus, Resource, ResourceStatus
 
 #: prints its DRYDOCK_ variables as one JSON object
