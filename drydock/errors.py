@@ -9,7 +9,8 @@
     │   ├── NothingFree      nothing became free in the time given
     │   ├── SlotLockHeld     somebody else holds a slot lock that was needed
     │   ├── StatusChanged    someone was faster
-    │   └── LeaseLost        the lease is not yours any more
+    │   ├── LeaseLost        the lease is not yours any more
+    │   └── WrongFence       a larger fence was used there: the lease is not yours any more
     ├── BlueprintError       a blueprint's own code failed; always `from` the author's exception
     ├── Refused              refused for safety or permission
     └── StoreError           the store or a file is unavailable
@@ -137,6 +138,14 @@ class LeaseLost(Conflict):
     def __init__(self, id: int, reason: str) -> None:
         self.id, self.reason = id, reason
         super().__init__(f"lease {id} is lost: {reason}")
+
+
+class WrongFence(Conflict):
+    """A later holder was at work on `target` already: it has `seen` a larger fence than `fence`."""
+
+    def __init__(self, target: str, fence: int, seen: int) -> None:
+        self.target, self.fence, self.seen = target, fence, seen
+        super().__init__(f"fence {fence} is too old for {quoted(target)}, which has seen {seen}; the lease is lost")
 
 
 class BlueprintError(DrydockError):
