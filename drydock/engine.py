@@ -80,7 +80,7 @@ class Engine:
 
         `wait_seconds`: None waits as long as it takes, 0 not at all. `keep`: they outlive this process once all are
         granted; otherwise, and until then, they end with it. `priority`: larger is served first. They end `ttl` seconds
-        after they were granted or last renewed, and at the moment `until`. `progress` is called with what stands in the way, and
+        after they became active or were last renewed, and at the moment `until`. `progress` is called with what stands in the way, and
         with each slot lock that was lost, as it happens. `lab` spoils the decision on purpose: the race laboratory.
 
         Raises `NothingFree` when time is up, `NeverPossible`, `NoBlueprint` or `NotFound` when waiting cannot help,

@@ -81,7 +81,10 @@ def _locked(target: str) -> Iterator[None]:
             if waited > PATIENCE_SECONDS:
                 raise StoreBusy(waited, quoted(target))
             time.sleep(LOOK_EVERY_SECONDS)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked in the block would keep it
     finally:
         os.close(fd)
 

@@ -193,6 +193,23 @@ def test_while_one_is_in_its_block_the_others_wait(target: Path, monkeypatch: py
     assert target.read_text() == "x"
 
 
+def test_a_child_of_the_block_does_not_keep_the_others_out(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fencing, "PATIENCE_SECONDS", 0.05)
+    stay, go = os.pipe()
+    with fencing.guard(target, 1):
+        child = os.fork()
+        if not child:
+            os.close(go)
+            os.read(stay, 1)
+            os._exit(0)
+    try:
+        fencing.write(target, "x", fence=1)
+    finally:
+        os.close(go)
+        os.waitpid(child, 0)
+    assert target.read_text() == "x"
+
+
 def _die_at(number: int, *, after: bool) -> None:
     """Kill this process at its so-manieth rename."""
     replace, calls = os.replace, count(1)

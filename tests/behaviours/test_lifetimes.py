@@ -170,6 +170,30 @@ def test_whichever_end_is_first_counts(stage: Stage, clock: Clock, uptime: Clock
     assert is_over(stage, renewed)
 
 
+@pytest.mark.parametrize("why", ["time", "death"])
+def test_what_seemed_to_be_over_is_looked_at_again_before_it_is_ended(stage: Stage, clock: Clock, why: str) -> None:
+    """The clock was set back, or the lease is nobody's any more, since it was found."""
+    stage.offer(lab=ONE_HOST)
+    held = stage.lease("host", until=clock() + 60 if why == "time" else None)
+    gate = Gate()
+    method = "overdue" if why == "time" else "bound"
+    if why == "time":
+        clock.forward(60)
+    else:
+        with stage.store.write():
+            stage.store.leases.bind(held.id, DEAD)
+    tending = stage.actor(lambda e: e.tend(), prepare=lambda e: pausing(e.store.leases, method, gate))
+    gate.reached()
+    if why == "time":
+        clock.forward(-10)
+    else:
+        with stage.store.write():
+            stage.store.leases.bind(held.id, None)
+    gate.open()
+    tending.result()
+    assert stage.lease_status(held.id) is LeaseStatus.ACTIVE
+
+
 def waiting_until(stage: Stage, until: float, count: int = 1) -> tuple[Any, Gate]:
     """A request that has looked, and stands between its look and its sleep."""
     asleep = Gate()
