@@ -224,7 +224,9 @@ class Queue:
         for c in possible.enabled:
             seats = c.blueprint.seats
             if not c.blueprint.pooled:
-                most = number if c.blueprint.limit is None else c.blueprint.limit
+                # How many plans a builder has that sets no limit is not known; what was built is.
+                usable = self.store.resources.usable
+                most = usable(c.shapes, number) if c.blueprint.limit is None else c.blueprint.limit
             elif c.traits:
                 sites = sites_with(self.store, c.shapes, c.traits)
                 most = sum(free or self.store.resources.is_open(held) for _, free, held in sites)

@@ -237,6 +237,17 @@ def test_several_that_cannot_come_together_now_do_not_stand_in_the_way(stage: St
     assert {on(lease).name for lease in five.held()} == set("abcde")
 
 
+def test_several_of_a_builder_that_has_not_so_many_plans_do_not_stand_in_the_way(stage: Stage) -> None:
+    """It sets no limit, and its plans end at two: three can never come together, and keep it from nobody."""
+    stage.offer(hoax={"plans": 2})
+    three = Waiter(stage, "hoax", count=3)
+    held = stage.lease("hoax")
+    assert on(held).blueprint == "hoax"
+    stage.engine.release(held.id)
+    assert stage.lease("hoax").id != held.id
+    assert not three.granted
+
+
 def test_several_of_a_trait_that_is_switched_off_do_not_stand_in_the_way(stage: Stage) -> None:
     """The two hosts of a rack are wanted, one of them is in use and switched off."""
     stage.offer(lab=racks())
