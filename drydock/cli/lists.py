@@ -76,6 +76,7 @@ def leases(app: App, everything: bool, owner: str | None, waiting: bool) -> None
             for lease in found
         ],
         empty="no leases",
+        spare=("priority", "fence", "left", "wanted"),
     )
 
 
@@ -108,6 +109,7 @@ def _waiting(app: App, owner: str | None) -> None:
             for lease, why in found
         ],
         empty="nobody waits",
+        spare=("priority", "wanted", "attributes"),
     )
 
 
@@ -144,6 +146,7 @@ def resources(app: App, everything: bool) -> None:
             for resource in found
         ],
         empty="no resources",
+        spare=("attributes", "idle", "note"),
     )
 
 

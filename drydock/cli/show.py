@@ -6,7 +6,7 @@ What is shown came from outside, so it goes through `printable` first, and rich 
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import click
@@ -38,17 +38,30 @@ def json_lines(objects: Iterable[Mapping[str, Any]], *, err: bool = False) -> No
         click.echo(json.dumps(item), err=err)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, spare: Sequence[str] = ()) -> None:
     """One line per row: a drawn table on a terminal, tab-separated elsewhere and where the terminal is too narrow.
 
-    `empty` is said on stderr when there is none.
+    `empty` is said on stderr when there is none. The columns that can be spared are drawn only where they tell
+    something, and as far as the terminal is wide enough, the first of them first to go.
     """
     shown = [[cell(value) for value in row] for row in rows]
     if not shown:
         click.echo(empty, err=True)
-    elif not (stdout_is_terminal() and _draw(columns, shown)):
+    elif not (stdout_is_terminal() and any(_draw(*some) for some in _narrower(columns, shown, spare))):
         for row in ([name.upper() for name in columns], *shown):
             click.echo("\t".join(row))
+
+
+def _narrower(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str]
+) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """The table without the spare columns that tell nothing, then without one after the other of the rest."""
+    telling = [name for name, *cells in zip(columns, *rows, strict=True) if not {"-", "0"}.issuperset(cells)]
+    kept = [name for name in columns if name not in spare or name in telling]
+    for gone in (None, *(name for name in spare if name in kept)):
+        kept = [name for name in kept if name != gone]
+        places = [columns.index(name) for name in kept]
+        yield kept, [[row[place] for place in places] for row in rows]
 
 
 def cell(value: object) -> str:

@@ -20,6 +20,10 @@ LISTS = {
 }  # fmt: skip
 
 
+#: what a drawn table leaves out when it tells nothing
+SPARE = ("PRIORITY", "FENCE", "LEFT", "WANTED", "IDLE", "NOTE", "ATTRIBUTES")
+
+
 @pytest.fixture
 def held(lab: InProcess) -> InProcess:
     """All three hosts are leased, and one is given back."""
@@ -49,7 +53,11 @@ def test_tabs_for_programs_and_a_drawn_table_for_people(name: str, held: InProce
     seen = on_a_terminal(cli, name, columns=250)
     assert seen.code == 0
     header, rule, *rows = seen.lines
-    assert [word.upper() for word in header] == lines[0].split("\t")
+    assert [word.upper() for word in header] == [
+        column
+        for column, *cells in zip(*(line.split("\t") for line in lines), strict=True)
+        if column not in SPARE or set(cells) - {"-", "0"}
+    ]
     assert set(rule[0]) == {"\u2500"}
     assert len(rows) == number
     if name == "resources":
@@ -144,3 +152,13 @@ def test_the_log_of_one_lease_can_be_followed(held: InProcess, cli: Cli) -> None
     assert '"lease.released"' in following.stdout.readline()
     following.send_signal(signal.SIGINT)
     following.communicate(timeout=60)
+
+
+def test_a_narrow_terminal_is_spared_what_can_be_spared(lab: InProcess, cli: Cli) -> None:
+    """Column by column, before the drawing is given up."""
+    lab("lease", "-t", "host", "--priority", "7", "--ttl", "1h")
+    wide, narrow = (on_a_terminal(cli, "leases", columns=columns) for columns in (120, 72))
+    assert {"priority", "fence", "left"} <= set(wide.lines[0])
+    assert set(wide.lines[0]) - set(narrow.lines[0]) >= {"priority"}
+    assert {"id", "status", "resource", "owner"} <= set(narrow.lines[0])
+    assert set(narrow.lines[1][0]) == {"\u2500"}
