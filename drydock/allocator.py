@@ -341,6 +341,10 @@ class Allocator:
             self.store.offers.hold(proposal.site.slot_lock, resource)
         event = "resource.activated" if ready else "resource.building"
         self.store.events.add(event, lease=lease, resource=resource, blueprint=blueprint.name, name=proposal.name)
+        if proposal.site is None:
+            # The thing outside may be one that was there before, and must never see a smaller fence. Every grant has an
+            # event, so this number is above all that it has seen.
+            self.store.resources.set_fence(resource, self.store.events.last())
         return resource
 
     def _take(self, locks: Iterable[SlotLock], holder: str) -> list[str]:

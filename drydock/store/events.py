@@ -44,6 +44,11 @@ class Events:
         if row is not None:
             self.uncommitted.append(Event(row[0], now, event, lease, resource, blueprint, data))
 
+    def last(self) -> int:
+        """The number of the newest event; 0 when there is none."""
+        row = self._store.row("SELECT max(id) FROM event")
+        return (row[0] if row else None) or 0
+
     def latest(self, most: int, *, event: str | None = None) -> list[Event]:
         """The newest `most` events, oldest of them first; with `event`, only those of that name."""
         where = "WHERE event = :event " if event else ""

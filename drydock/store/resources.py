@@ -110,6 +110,10 @@ class Resources:
     def set_slot_locks(self, id: int, keys: Iterable[str]) -> None:
         self._store.run("UPDATE resource SET slot_locks = :keys WHERE id = :id", id=id, keys=json.dumps(list(keys)))
 
+    def set_fence(self, id: int, fence: int) -> None:
+        """Let its next grant have the number that follows."""
+        self._store.run("UPDATE resource SET fence = :fence WHERE id = :id", id=id, fence=fence)
+
     def get(self, id: int) -> Resource | None:
         row = self._store.row(f"SELECT {COLUMNS} {_FROM} WHERE r.id = :id", id=id)
         return from_row(row) if row else None
