@@ -111,7 +111,7 @@ class Queue:
                 continue
             possible = self._known(type, waiters[0], config)
             fitting = room is None or _fits(possible, room)
-            if (not fitting and len(waiters) == 1) or self._is_dead(waiters):
+            if (not fitting and len(waiters) == 1) or self._is_dead(waiters) or not possible.enabled:
                 continue
             if self._is_at_work(waiters):
                 if not self._all_are_built(waiters):

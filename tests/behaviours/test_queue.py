@@ -465,3 +465,16 @@ def test_several_that_need_a_seat_and_a_build_are_told_of_the_seat(stage: Stage)
     assert not two.granted
     stage.engine.release(held[0].id)
     assert len(two.held()) == 2
+
+
+def test_a_request_whose_row_is_damaged_stands_in_nobodys_way(stage: Stage) -> None:
+    stage.offer(lab=hosts("a"))
+    held = stage.lease("host")
+    damaged, waiter = Waiter(stage), Waiter(stage)
+    stage.store.run("UPDATE lease SET attributes = '{' WHERE id = :id", id=damaged.id)
+    stage.engine.release(held.id)
+    assert waiter.granted
+    assert stage.events("queue.not-served") == []
+    stage.store.run("UPDATE lease SET attributes = '{}' WHERE id = :id", id=damaged.id)
+    stage.engine.release(waiter.held()[0].id)
+    assert on(damaged.held()[0]).name == "a"
