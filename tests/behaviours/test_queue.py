@@ -472,7 +472,7 @@ def test_a_request_whose_row_is_damaged_stands_in_nobodys_way(stage: Stage) -> N
     held = stage.lease("host")
     damaged, waiter = Waiter(stage), Waiter(stage)
     stage.store.run("UPDATE lease SET attributes = '{' WHERE id = :id", id=damaged.id)
-    stage.engine.release(held.id)
+    stage.engine.release_resource(on(held).id)  # its binding is free: everybody is asked whether he can use it
     assert waiter.granted
     assert stage.events("queue.not-served") == []
     stage.store.run("UPDATE lease SET attributes = '{}' WHERE id = :id", id=damaged.id)
