@@ -4,6 +4,7 @@ What is shown came from outside, so it goes through `printable` first, and rich 
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -182,7 +183,8 @@ class Progress:
             self._tell(news)
 
     def _tell(self, waiting: "Waiting") -> None:
-        if sys.stderr.isatty():
+        # A terminal that cannot move its cursor is shown no line that lives, and so nothing at all.
+        if sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown"):
             self._live(f"{what(waiting)}: {why(waiting, live=True)}{about(waiting)}")
             return
         said = f"{what(waiting)}: {why(waiting, live=False)}"

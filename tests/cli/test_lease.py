@@ -104,6 +104,14 @@ def test_waiting_on_a_terminal_is_one_line_that_lives(lab: InProcess, cli: Cli) 
     assert "lease 4: host h1 from lab, fence 2" in seen.text
 
 
+def test_waiting_on_a_terminal_that_cannot_move_its_cursor_is_told_all_the_same(lab: InProcess, cli: Cli) -> None:
+    lab("lease", "-t", "host", "--count", "3")
+    terminal = Terminal(cli, "lease", "-t", "host", columns=200, TERM="dumb")
+    terminal.read_until("waiting for host (lease 4): h1 held by lease 1 (tester) since ")
+    lab("release", "1")
+    assert terminal.finish().code == 0
+
+
 def test_control_c_on_a_terminal_leaves_no_lease(lab: InProcess, cli: Cli) -> None:
     lab("lease", "-t", "host", "--count", "3")
     terminal = Terminal(cli, "lease", "-t", "host", columns=200)
