@@ -161,6 +161,13 @@ class Allocator:
             or self.make_room(lease)
         )
 
+    def use(self, lease: int, room: Room) -> Decision | None:
+        """Give `lease` this very seat, if it may have it and its slot locks are free."""
+        for candidate in self.candidates:
+            if room.shape in candidate.shapes and self._granted(lease, room, candidate.blueprint):
+                return _granted(room.id, candidate.blueprint)
+        return None
+
     def make_room(self, lease: int) -> Decision:
         """See one idle resource go whose end gives room for `lease`, never more than one at a time."""
         return self._wait_for_my_reclaim(lease) or self._reclaim(lease)

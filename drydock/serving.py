@@ -62,8 +62,7 @@ class Queue:
         for one in news:
             if one.type in types or one.resource is None:
                 continue
-            self.serve(one.type, seat=one.resource)
-            room = self.store.resources.room(one.resource)
+            room = self.serve(one.type, seat=one.resource)
             if room and not room.used:  # nobody wants it as it is; somebody may want its place
                 types.update(dict.fromkeys([one.type, *self.store.resources.types_beside(one.resource)]))
         for type in types:
@@ -77,8 +76,8 @@ class Queue:
         planned: bool = True,
         settled: bool = False,
         mine: Mine | None = None,
-    ) -> None:
-        """Walk the queue of one type and give to each request what it can have.
+    ) -> Room | None:
+        """Walk the queue of one type and give to each request what it can have. Return the seat, if nobody took it.
 
         `seat`: nothing but a seat on this resource became free. `planned`: those whose blueprint must be asked have
         asked it since what they need last changed. `mine`: stop after this request. `settled`: nothing has become free
@@ -87,10 +86,12 @@ class Queue:
         ahead, config = Ahead(), self.store.offered
         cannot: set[str] = set()
         looked = False  # mine has looked for itself, and lets the next one look
-        room = None if seat is None else self.store.resources.room(seat)
-        if seat is not None and room is None:
-            return
+        room: Room | None = None
         for request, waiters in self._requests(type):
+            if seat is not None and room is None:
+                room = self.store.resources.room(seat)
+                if room is None:
+                    return None
             key = key_of(type, waiters[0].blueprints, waiters[0].attributes)
             if self._is_too_late(waiters):
                 if mine and request == mine.request:
@@ -113,7 +114,7 @@ class Queue:
             fitting = room is None or _fits(possible, room)
             if (not fitting and len(waiters) == 1) or self._is_dead(waiters) or not possible.enabled:
                 continue
-            if self._is_at_work(waiters):
+            if any(waiter.at_work for waiter in waiters):  # what it was given meanwhile it could not use
                 if not self._all_are_built(waiters):
                     self._keep_together(waiters, possible, ahead)
                 continue
@@ -126,13 +127,17 @@ class Queue:
                 self._hold_back(waiters, possible, ahead, planned=True)
                 continue
             # One seat is no news for the builders of one lease; several may need it beside what can be built.
-            decision = self._decide(waiters, possible, ahead, planned=planned and (room is None or len(waiters) == 1))
+            asked = planned and (room is None or len(waiters) == 1)
+            decision = self._decide(waiters, possible, ahead, room, planned=asked)
             if decision.act is Act.GRANTED and waiters[0].owed is not None:
                 self.store.freed(type)  # he was to look first, and needs to no more: the next one is told
             if decision.act is Act.WAIT and len(waiters) == 1:
                 cannot.add(key)
-            if room and (room := self.store.resources.room(room.id)) is None:
-                break
+            if room:
+                room = _left(room) if decision.resource == room.id else self.store.resources.room(room.id)
+                if room is None:
+                    return None
+        return self.store.resources.room(seat) if room is None and seat is not None else room
 
     def _requests(self, type: str) -> Iterator[tuple[int, list[Waiter]]]:
         for request, waiters in groupby(self.store.leases.queue(type), lambda waiter: waiter.request):
@@ -158,16 +163,14 @@ class Queue:
                 release_lease(self.store, waiter.id, self.store.process, "its time is up")
         return True
 
-    def _is_at_work(self, waiters: Sequence[Waiter]) -> bool:
-        """A requester that builds or clears something for itself could not use what it was given meanwhile."""
-        return any(self.store.resources.at_work_for(waiter.id) for waiter in waiters)
-
     def _all_are_built(self, waiters: Sequence[Waiter]) -> bool:
         """Whether nothing more is needed than what is being built for them."""
         return all(self.store.resources.built_for(waiter.id) is not None for waiter in waiters)
 
-    def _decide(self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead, *, planned: bool) -> Decision:
-        """Give a request of somebody else what can be given without asking a blueprint."""
+    def _decide(
+        self, waiters: Sequence[Waiter], possible: Candidates, ahead: Ahead, seat: Room | None, *, planned: bool
+    ) -> Decision:
+        """Give a request of somebody else what can be given without asking a blueprint: this seat, if it is about one."""
         first = waiters[0]
         wanted = json.loads(first.attributes)
         # What his builders could build is for him to ask; here they count as asked, and nothing is reclaimed instead.
@@ -177,6 +180,10 @@ class Queue:
             self.store, possible, wanted,
             process=first.process, proposals=asked, ahead=ahead, may_reclaim=not roomy,
         )  # fmt: skip
+        taken = allocator.use(first.id, seat) if seat and len(waiters) == 1 else None
+        if taken:
+            self.store.wake(first.process)
+            return taken
         decision, granted = decide_together(allocator, [waiter.id for waiter in waiters])
         if granted or decision.act in (Act.BUILD, Act.CLEAR) or decision.again_at is not None:
             self.store.wake(first.process)
@@ -251,6 +258,11 @@ class Queue:
 def key_of(type: str, blueprints: str, attributes: str) -> str:
     """What two requests have in common that can be served by the same things."""
     return f"{type} {blueprints} {attributes}"
+
+
+def _left(room: Room) -> Room | None:
+    """What is left when one more seat is taken."""
+    return room._replace(used=room.used + 1) if room.used + 1 < room.seats else None
 
 
 def _fits(possible: Candidates, room: Room) -> bool:

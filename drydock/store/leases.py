@@ -70,6 +70,7 @@ class Waiter(NamedTuple):
     process: str | None
     until: float | None
     owed: float | None
+    at_work: bool  #: its requester builds something for it, or tears something down to make room
 
 
 class Leases:
@@ -130,8 +131,10 @@ class Leases:
         """Who waits for something of this type, in the order in which they are served."""
         most, turn, id = FIRST_IN_THE_QUEUE, float("-inf"), 0
         while rows := self._store.rows(
-            "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, until, owed FROM lease"
-            " WHERE status = 'pending' AND type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most",
+            "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, until, owed,"
+            " EXISTS (SELECT 1 FROM resource r WHERE r.status IN ('pending', 'released', 'broken')"
+            " AND (r.built_for = lease.id AND r.status = 'pending' OR r.reclaimed_for = lease.id AND r.failures = 0))"
+            " FROM lease WHERE status = 'pending' AND type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most",
             type=type,
             turn=turn,
             id=id,

@@ -176,16 +176,6 @@ class Resources:
         )
         return row[0] if row else None
 
-    def at_work_for(self, lease: int) -> bool:
-        """Whether something is being built, or torn down to make room, for a lease."""
-        return bool(
-            self._store.rows(
-                "SELECT 1 FROM resource WHERE status IN ('pending', 'released', 'broken')"
-                " AND (built_for = :lease AND status = 'pending' OR reclaimed_for = :lease AND failures = 0) LIMIT 1",
-                lease=lease,
-            )
-        )
-
     def idle(self, shape: int, most: int) -> list[Idle]:
         """The idle resources of a shape that may take leases, least recently used first."""
         rows = self._store.rows(

@@ -165,9 +165,9 @@ class SqliteStore(Store):
                 self._execute("PRAGMA synchronous = NORMAL")
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
-            [identity] = self._execute("PRAGMA application_id").fetchone()
             [version] = self._execute("PRAGMA user_version").fetchone()
-            if version != SCHEMA_VERSION or identity != APPLICATION_ID:
+            if version != SCHEMA_VERSION:
+                [identity] = self._execute("PRAGMA application_id").fetchone()
                 raise _wrong_version(identity, version, self.path)
             stamp = self._execute("SELECT config FROM store WHERE id = 1").fetchone()
             if stamp is None:
