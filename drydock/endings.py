@@ -14,6 +14,9 @@ from .store.base import Store
 from .store.leases import Ending, Span
 
 
+HELD = (LeaseStatus.ACQUIRED, LeaseStatus.ACTIVE)
+
+
 class Released(NamedTuple):
     """What a release did, and what it leaves for `Steps` to do."""
 
@@ -42,7 +45,7 @@ def check_held(store: Store, id: int, fence: int | None = None) -> None:
         raise LeaseLost(id, "its process died")
 
 
-def seconds_left(store: Store, span: Span) -> float | None:
+def seconds_left(store: Store, span: Span | Ending) -> float | None:
     """How long a lease still lasts unless it is renewed; None: without end."""
     ends = [] if span.until is None else [span.until - store.clock()]
     if span.deadline is not None:
@@ -60,7 +63,7 @@ def release_lease(
     lost: bool = False,
 ) -> Released:
     """Give back a lease, or a request that still waits. `lost`: its holder did not give it back, so its resource cools
-    down if its blueprint says so."""
+    down if its blueprint says so. So it is when its time is over, though nobody has noted that: it was lost by then."""
     ending = store.leases.ending(id)
     if ending is None:
         raise NotFound("lease", id)
@@ -68,6 +71,9 @@ def release_lease(
         return Released(released=False)
     if ending.status in (LeaseStatus.RELEASED, LeaseStatus.BROKEN):
         return Released(released=False, lease=id)
+    late = not lost and ending.status in HELD and _is_over(store, ending)
+    if late:
+        event, reason, lost = "lease.expired", reason or "its time was over", True
     if ending.process != worker:  # who gives back his own would only wake himself the next time that he sleeps
         store.wake(ending.process)
     if lost and ending.cooldown and ending.resource is not None:
@@ -82,12 +88,17 @@ def release_lease(
         return Released(released=True, resource=building)
     if ending.status is LeaseStatus.ACTIVE and "destroy_lease" not in ending.hooks:
         to_tear_down = end_lease(store, id, ending, worker=worker, event=event, reason=reason)
-        return Released(released=True, resource=to_tear_down)
+        return Released(released=not late, resource=to_tear_down)
     # While it is acquired somebody may be preparing it: the claim stays his, and so does the next step.
     claim = {"worker": worker} if ending.status is LeaseStatus.ACTIVE else {}
     store.move("lease", id, ending.status, LeaseStatus.RELEASED, not_before=0.0, failures=0, **claim)
     store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
-    return Released(released=True, lease=id)
+    return Released(released=not late, lease=id)
+
+
+def _is_over(store: Store, ending: Ending) -> bool:
+    left = seconds_left(store, ending)
+    return left is not None and left <= 0
 
 
 def release_resource(store: Store, id: int, worker: str | None, reason: str | None = None) -> bool:

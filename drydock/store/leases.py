@@ -43,6 +43,9 @@ class Ending(NamedTuple):
     fence: int | None
     process: str | None
     type: str
+    until: float | None
+    deadline: float | None
+    boot: str | None
     blueprint: str | None
     hooks: frozenset[str]
     cooldown: float
@@ -314,8 +317,8 @@ class Leases:
 
     def ending(self, id: int) -> Ending | None:
         row = self._store.row(
-            f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, l.process, l.type, p.name, p.hooks, p.cooldown {_FROM}"
-            " WHERE l.id = :id",
+            f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, l.process, l.type,"
+            f" l.until, l.deadline, l.boot, p.name, p.hooks, p.cooldown {_FROM} WHERE l.id = :id",
             id=id,
         )
         return _ending(row) if row else None
@@ -364,7 +367,7 @@ class Leases:
 
 @reads("lease")
 def _ending(row: tuple[Any, ...]) -> Ending:
-    _, status, resource, locks, fence, process, type, blueprint, hooks, cooldown = row
+    _, status, resource, locks, fence, process, type, until, deadline, boot, blueprint, hooks, cooldown = row
     return Ending(
         status_of(LeaseStatus, status),
         resource,
@@ -372,6 +375,9 @@ def _ending(row: tuple[Any, ...]) -> Ending:
         fence,
         process,
         type,
+        until,
+        deadline,
+        boot,
         blueprint,
         frozenset(hooks.split()) if hooks else frozenset(),
         cooldown or 0.0,
