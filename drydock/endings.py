@@ -13,7 +13,6 @@ from .model import LeaseStatus, ResourceStatus
 from .store.base import Store
 from .store.leases import Ending, Span
 
-
 HELD = (LeaseStatus.ACQUIRED, LeaseStatus.ACTIVE)
 
 
