@@ -1,5 +1,7 @@
 """The Python door: `drydock.connect()`, leases that are given back whatever happens, and errors that can be told apart."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,3 +275,10 @@ def test_every_error_that_is_meant_has_one_base_and_yield_is_none() -> None:
         assert issubclass(conflict, errors.Conflict)
     for store in (errors.StoreBusy, errors.StoreDamaged):
         assert issubclass(store, errors.StoreError)
+
+
+def test_what_a_program_needs_is_there_after_one_import() -> None:
+    """In a fresh interpreter, where nobody else has imported it."""
+    code = "import drydock; print(drydock.errors.NothingFree.__name__, drydock.fencing.write.__name__, drydock.connect.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("NothingFree write connect", "")
