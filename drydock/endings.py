@@ -37,8 +37,7 @@ def check_held(store: Store, id: int, fence: int | None = None) -> None:
         raise LeaseLost(id, f"it is {span.status}")
     if fence is not None and fence != span.fence:
         raise LeaseLost(id, f"its fence is {span.fence}, not {fence}")
-    left = seconds_left(store, span)
-    if left is not None and left <= 0:
+    if is_over(store, span):
         raise LeaseLost(id, "its time is over")
     if span.process is not None and not store.is_alive(span.process):
         raise LeaseLost(id, "its process died")
@@ -50,6 +49,12 @@ def seconds_left(store: Store, span: Span | Ending) -> float | None:
     if span.deadline is not None:
         ends.append(span.deadline - store.uptime() if span.boot == store.boot else 0.0)
     return min(ends, default=None)
+
+
+def is_over(store: Store, span: Span | Ending) -> bool:
+    """Whether its time is over, though it may be that nobody has noted that."""
+    left = seconds_left(store, span)
+    return left is not None and left <= 0
 
 
 def release_lease(
@@ -70,7 +75,7 @@ def release_lease(
         return Released(released=False)
     if ending.status in (LeaseStatus.RELEASED, LeaseStatus.BROKEN):
         return Released(released=False, lease=id)
-    late = not lost and ending.status in HELD and _is_over(store, ending)
+    late = not lost and ending.status in HELD and is_over(store, ending)
     if late:
         event, reason, lost = "lease.expired", reason or "its time was over", True
     if ending.process != worker:  # who gives back his own would only wake himself the next time that he sleeps
@@ -93,11 +98,6 @@ def release_lease(
     store.move("lease", id, ending.status, LeaseStatus.RELEASED, not_before=0.0, failures=0, **claim)
     store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
     return Released(released=not late, lease=id)
-
-
-def _is_over(store: Store, ending: Ending) -> bool:
-    left = seconds_left(store, ending)
-    return left is not None and left <= 0
 
 
 def release_resource(store: Store, id: int, worker: str | None, reason: str | None = None) -> bool:

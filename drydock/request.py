@@ -16,7 +16,7 @@ from .candidates import Candidates
 from .errors import BlueprintError, DrydockError, LeaseLost, NeverPossible, NothingFree, StoreError, quoted
 from .model import Demand, Lease, LeaseStatus, Terms
 from .proposing import Proposals, first_bindings, proposals, refuse_what_nobody_builds
-from .serving import Mine, Queue
+from .serving import Mine, Queue, key_of
 from .tending import Tender
 from .waiting import Waiting, explain, nothing_free
 
@@ -75,7 +75,7 @@ class Request:
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
         self.possible = queue.possible(demand)
-        key = f"{demand.type} {demand.blueprints} {canonical(demand.attributes)}"
+        key = key_of(demand.type, canonical(demand.blueprints), canonical(demand.attributes))
         if queue.buildable.get(key) != self.possible.config:
             refuse_what_nobody_builds(self.steps, self.possible, demand)
             queue.buildable[key] = self.possible.config

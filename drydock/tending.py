@@ -7,7 +7,7 @@ watch. Everything here may be done by several at once; compare-and-set and claim
 import contextlib
 import time
 
-from .endings import release_lease, release_resource, seconds_left, start_destroying
+from .endings import is_over, release_lease, release_resource, start_destroying
 from .errors import Conflict, DrydockError
 from .forgetting import Forgetting
 from .model import LeaseStatus, ResourceStatus
@@ -100,8 +100,7 @@ class Tender:
             process = self.store.leases.process_of(id)
             return process is not None and not self.store.is_alive(process)
         span = self.store.leases.span(id)
-        left = None if span is None or span.status not in LIVE else seconds_left(self.store, span)
-        return left is not None and left <= 0
+        return span is not None and span.status in LIVE and is_over(self.store, span)
 
     def _warn(self) -> None:
         if not self.store.leases.to_warn(WARN_SECONDS):

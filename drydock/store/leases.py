@@ -302,19 +302,6 @@ class Leases:
         )
         return [id for (id,) in rows]
 
-    def holders(self, shapes: Sequence[int], most: int) -> list[tuple[int, str, str, float]]:
-        """Some who hold resources of these shapes, longest first: lease, owner, resource name, granted at."""
-        found: list[tuple[int, str, str, float]] = []
-        for shape in shapes:
-            found += self._store.rows(
-                "SELECT l.id, l.owner, r.name, l.granted_at FROM resource r JOIN lease l ON l.resource = r.id"
-                " AND l.status <> 'destroyed' WHERE r.status <> 'destroyed' AND r.shape = :shape AND r.used > 0"
-                " ORDER BY r.id LIMIT :most",
-                shape=shape,
-                most=most,
-            )
-        return sorted(found, key=lambda holder: holder[3] or 0)[:most]
-
     def ending(self, id: int) -> Ending | None:
         row = self._store.row(
             f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, l.process, l.type,"
