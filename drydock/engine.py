@@ -14,7 +14,7 @@ from .applying import Change, apply_pool
 from .attributes import check, check_name, check_text, duration
 from .config import PoolFile
 from .endings import check_held, seconds_left, start_destroying
-from .errors import ConfigError, Conflict, NotFound, StoreFull, quoted
+from .errors import ConfigError, Conflict, NotFound, quoted
 from .forgetting import Forgetting, keep_seconds
 from .model import Demand, Lease, ResourceStatus, Terms
 from .request import Progress, Request
@@ -109,7 +109,7 @@ class Engine:
         """
         if self.tender.unwanted:
             self.tend()
-        return _insisting(lambda: self.steps.release(lease, reason, fence=fence))
+        return self.store.insist(lambda: self.steps.release(lease, reason, fence=fence))
 
     def renew(
         self, lease: int, *, fence: int | None = None, ttl: float | None = None, until: float | None = None
@@ -160,7 +160,7 @@ class Engine:
 
     def release_resource(self, resource: int, reason: str | None = None) -> bool:
         """Take a resource away: its leases end first, then it is torn down. False if it was on its way out already."""
-        return _insisting(lambda: self.steps.release_resource(resource, reason))
+        return self.store.insist(lambda: self.steps.release_resource(resource, reason))
 
     def reclaim(self) -> list[Reclaimed]:
         """Take away every idle resource that is past its blueprint's grace; tell why the others stay."""
@@ -217,14 +217,6 @@ class Engine:
             about = name if kind == "blueprint" else owner or None
             self.store.events.add(f"{kind}.{'enabled' if enabled else 'disabled'}", blueprint=about, name=name)
         self.tend()
-
-
-def _insisting(end: Callable[[], bool]) -> bool:
-    """An ending that found the disk full after all is tried again: the store sees it coming now, and has kept room."""
-    try:
-        return end()
-    except StoreFull:
-        return end()
 
 
 def checked_demand(demand: Demand) -> Demand:

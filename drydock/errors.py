@@ -15,6 +15,8 @@
     ├── Refused              refused for safety or permission
     └── StoreError           the store or a file is unavailable
         ├── StoreBusy        another process kept the store for too long
+        ├── StoreFull        its disk is full; nothing was changed
+        ├── StoreAway        its server went away before anything was changed: the same may be asked again
         └── StoreDamaged     not a Drydock store, damaged, or of another version
     Yield                    not an error: a hook's way to say "later"
     Terminated               not an error: a signal asked this process to end
@@ -179,6 +181,11 @@ class StoreFull(StoreError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the disk of {what} is full; nothing was changed, and releasing still works")
+
+
+class StoreAway(StoreError):
+    """The server of the store cannot be reached, or went away in the middle. Nothing was changed, so whatever was asked
+    may be asked again as a whole; Drydock has done so for a while before anybody sees this."""
 
 
 class StoreDamaged(StoreError):

@@ -78,7 +78,7 @@ class Tender:
         return found
 
     def _bury(self, bound: list[tuple[int, str]]) -> bool:
-        dead = {process for process in {process for _, process in bound} if not self.store.is_alive(process)}
+        dead = self.store.dead_among({process for _, process in bound})
         found = False
         for id, process in bound:
             if process in dead:
@@ -159,7 +159,7 @@ class Tender:
         To be called again after `pause_of_a_look` seconds."""
         version, now = self.store.version(), time.monotonic()
         if version == self._version and now < self._round_at:
-            if not any(not self.store.is_alive(process) for process in {process for _, process in self._bound}):
+            if not self.store.dead_among({process for _, process in self._bound}):
                 return False
         else:
             self._version, self._bound = version, self.store.leases.bound()

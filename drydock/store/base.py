@@ -8,10 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from time import time
+from random import uniform
+from time import sleep, time
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import StatusChanged, StoreError, printable
+from ..errors import StatusChanged, StoreAway, StoreError, StoreFull, printable
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
 from ..model import Finding
 from ..uptime import boot, uptime
@@ -24,9 +25,12 @@ from .slot_locks import SlotLocks
 
 #: no hook is told to wait for longer
 LONGEST_PAUSE_SECONDS = 3600.0
+#: between one try and the next when a server went away; reaching it again has its own patience
+PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0)
 
 Row = tuple[Any, ...]
 Record = TypeVar("Record")
+Result = TypeVar("Result")
 
 _ARROWS: dict[str, Any] = {"lease": LEASE_ARROWS, "resource": RESOURCE_ARROWS}
 _MOVING: dict[str, Any] = {"lease": LEASE_MOVING, "resource": RESOURCE_MOVING}
@@ -80,8 +84,13 @@ class Store(ABC):
         """Run a statement that gives no rows."""
 
     @abstractmethod
-    def is_alive(self, process: str) -> bool:
-        """Whether the process that owns this name still runs. Never blocks, never guesses by process number."""
+    def dead_among(self, processes: Iterable[str]) -> set[str]:
+        """Those of these names whose process does not run any more. Never guesses by process number."""
+
+    @abstractmethod
+    def life_left(self) -> float | None:
+        """For how many seconds others will believe that this process lives, if they do not hear of it again; None: for
+        as long as it does live."""
 
     @abstractmethod
     def listen(self) -> None:
@@ -112,10 +121,6 @@ class Store(ABC):
         """Let another one look after them. May be called twice."""
 
     @abstractmethod
-    def _wake(self, process: str) -> None:
-        """Wake a process that waits, if it still does. Never raises, never blocks."""
-
-    @abstractmethod
     def health(self) -> list[Finding]:
         """What `doctor` must know of the database and its file, as far as reading tells."""
 
@@ -128,7 +133,16 @@ class Store(ABC):
         """Start a writing transaction, after checking that the store is still the one that was opened."""
 
     @abstractmethod
-    def _commit(self) -> None: ...
+    def _commit(self) -> None:
+        """Keep the transaction. Those in `_awake` are woken after it, unless the commit does it, and empties that."""
+
+    @abstractmethod
+    def _wake(self, process: str) -> None:
+        """Wake a process that waits, if it still does. Never raises, never blocks."""
+
+    @abstractmethod
+    def _begin_reading(self) -> None:
+        """Start a transaction that only reads, and sees one moment."""
 
     @abstractmethod
     def _undo(self) -> None:
@@ -220,11 +234,29 @@ class Store(ABC):
     @contextmanager
     def read(self) -> Iterator[None]:
         """Several statements that see one and the same moment."""
-        self.run("BEGIN")
+        self._begin_reading()
         try:
             yield
         finally:
             self._undo()
+
+    def insist(self, work: Callable[[], Result]) -> Result:
+        """Do `work`, and again as a whole when the store went away, or was full, before anything of it was kept.
+
+        Only for work that may begin anew then: what it has changed outside its transactions stays changed.
+        """
+        for pause in PAUSES_SECONDS:
+            try:
+                return work()
+            except StoreAway:
+                sleep(pause * uniform(0.5, 1.5))  # noqa: S311 - so that not all come back at once
+            except StoreFull:  # an ending finds room now: the store sees it coming, and has kept some
+                break
+        return work()
+
+    def is_alive(self, process: str) -> bool:
+        """Whether the process that owns this name still runs."""
+        return not self.dead_among([process])
 
     def move(self, table: str, id: int, old: Any, new: Any, **columns: Any) -> None:
         """Change the status of a lease or resource from `old` to `new`, and `columns` with it.
@@ -246,7 +278,7 @@ class Store(ABC):
             self.leases.overdue()
             or self.resources.overdue(self.clock())
             or self.resources.rested(self.clock())
-            or any(not self.is_alive(process) for process in {process for _, process in self.leases.bound()})
+            or self.dead_among({process for _, process in self.leases.bound()})
         )
 
     def claim(self, table: str, id: int) -> bool:

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreError, StoreFull, printable, quoted
@@ -193,6 +193,13 @@ class SqliteStore(Store):
             raise
         self._leave()
 
+    def _wake(self, process: str) -> None:
+        if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
+            self._wakeups.wake(process)
+
+    def _begin_reading(self) -> None:
+        self.run("BEGIN")
+
     def _roll_back(self) -> None:
         try:
             self._undo()
@@ -236,8 +243,11 @@ class SqliteStore(Store):
             self._process = presence.announce(self._presence)
         return self._process
 
-    def is_alive(self, process: str) -> bool:
-        return presence.is_alive(self._presence, process)
+    def dead_among(self, processes: Iterable[str]) -> set[str]:
+        return {process for process in processes if not presence.is_alive(self._presence, process)}
+
+    def life_left(self) -> float | None:
+        return None
 
     @property
     def _presence(self) -> str:
@@ -269,10 +279,6 @@ class SqliteStore(Store):
 
     def stop_watching(self) -> None:
         presence.unwatch(self._presence, self.process)
-
-    def _wake(self, process: str) -> None:
-        if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
-            self._wakeups.wake(process)
 
     def news_fileno(self) -> int | None:
         return self._wakeups.fileno()
