@@ -46,6 +46,9 @@ class News(NamedTuple):
 class Store(ABC):
     """One open connection to one store, for one thread of one process."""
 
+    #: who waits and is not woken looks so often all the same
+    net_seconds = 2.0
+
     def __init__(self, clock: Callable[[], float] = time, uptime: Callable[[], float] = uptime) -> None:
         #: the wall clock
         self.clock = clock
