@@ -13,7 +13,16 @@ from typing import NamedTuple
 from .allocator import Act, Ahead, Allocator, Decision, Lab, Lost, decide_together
 from .attributes import canonical
 from .candidates import Candidates
-from .errors import BlueprintError, DrydockError, LeaseLost, NeverPossible, NothingFree, StoreError, quoted
+from .errors import (
+    BlueprintError,
+    DrydockError,
+    LeaseLost,
+    NeverPossible,
+    NothingFree,
+    StoreAway,
+    StoreError,
+    quoted,
+)
 from .model import Demand, Lease, LeaseStatus, Terms
 from .proposing import Proposals, first_bindings, proposals, refuse_what_nobody_builds
 from .serving import Mine, Queue, key_of
@@ -89,14 +98,11 @@ class Request:
         try:
             if self.lab:
                 self._choose_beforehand(self.lab.delay_seconds)
-            self._ask()
+            self.store.insist(self._ask)
             while self.pending or self.preparing:
-                if self.preparing:
-                    self._prepare(self.preparing[0])
-                else:
-                    self._advance()
+                self.store.insist(self._go_on)
             if self.built:
-                self.steps.drop_builds(self.ids)
+                self.store.insist(lambda: self.steps.drop_builds(self.ids))
             return self._checked(self.held or self._read())
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
@@ -113,7 +119,7 @@ class Request:
 
     def _withdraw(self, reason: str) -> None:
         try:
-            self.steps.withdraw(self.ids, reason)
+            self.store.insist(lambda: self.steps.withdraw(self.ids, reason))
         except StoreError:  # while this process lives nobody else would end them
             self.tender.unwanted.update(dict.fromkeys(self.ids, reason))
         except DrydockError:
@@ -176,6 +182,16 @@ class Request:
             self._decide(Ahead(), False)
         if self._decision is not None and self._decision.act is Act.WAIT:
             self._seen = self.store.version()  # read later, it would hide what was committed in between
+
+    def _go_on(self) -> None:
+        try:
+            if self.preparing:
+                self._prepare(self.preparing[0])
+            else:
+                self._advance()
+        except StoreAway:  # what was granted in the transaction that is lost was not granted: look at all of it again
+            self.pending, self.preparing, self.held, self._decision = list(self.ids), [], [], None
+            raise
 
     def _advance(self) -> None:
         while self.lost and self.progress:

@@ -198,15 +198,22 @@ class Terminal:
         return True
 
 
+class Mourner(NamedTuple):
+    """A command that is run when we were killed: it tells those who cannot see that for themselves."""
+
+    command: list[str]
+    environment: Mapping[bytes, bytes]
+
+
 class Guard:
     """The process that outlives us if need be; see the module."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], mourner: "Mourner | None" = None) -> None:
         reading, self._writing = os.pipe()
         self._told: float | None = None
         self._pid, mask = _fork()
         if self._pid == 0:
-            _guard(reading, clock)
+            _guard(reading, clock, mourner)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(reading)
 
@@ -231,10 +238,11 @@ class Guard:
             os.write(self._writing, f"{words}\n".encode())  # in one piece, so that it is told whole or not at all
 
 
-def _guard(pipe: int, clock: Callable[[], float]) -> NoReturn:
+def _guard(pipe: int, clock: Callable[[], float], mourner: Mourner | None) -> NoReturn:
     """The life of the guard. It keeps nothing of ours: no file, no lock, no terminal; and no signal ends it softly."""
     group: int | None = None
     deadline: float | None = None
+    died = False
     try:
         os.setsid()
         os.dup2(pipe, 0)
@@ -247,6 +255,7 @@ def _guard(pipe: int, clock: Callable[[], float]) -> NoReturn:
                 continue
             data = os.read(0, 4096)
             if not data:
+                died = True
                 break
             *lines, told = (told + data).split(b"\n")
             for word, _, value in (line.partition(b" ") for line in lines):
@@ -255,7 +264,13 @@ def _guard(pipe: int, clock: Callable[[], float]) -> NoReturn:
                 else:
                     deadline = float(value) if value else None
         if group is not None:
-            os.killpg(group, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        if died and mourner:
+            for number in (0, 1, 2):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            os.execve(mourner.command[0], mourner.command, mourner.environment)  # noqa: S606 - our own command
     finally:
         os._exit(0)
 
@@ -274,7 +289,7 @@ class Running:
     """One command under its leases, from start to end. `run` is called once.
 
     `tell` is given sentences for the user. `grace` is how long the command may take to end after SIGTERM, when its
-    leases are lost or end; at most a quarter of the time that they have at the start.
+    leases are lost or end; at most a quarter of the time that they have at the start. `mourner` is run if we are killed.
     """
 
     def __init__(
@@ -287,8 +302,10 @@ class Running:
         tell: Callable[[str], None],
         grace: float,
         warn: Warn | None = None,
+        mourner: Mourner | None = None,
         clock: Callable[[], float] = uptime,
     ) -> None:
+        self.mourner = mourner
         self.command, self.environment, self.held, self.signals = command, environment, held, signals
         self.tell, self.grace, self.warn, self.clock = tell, grace, warn, clock
         self.terminal = Terminal()
@@ -317,7 +334,7 @@ class Running:
                 return Ended(LOST, lost=True)
             self._prctl(PR_SET_CHILD_SUBREAPER, 1)
             try:
-                self.guard = Guard(self.clock)
+                self.guard = Guard(self.clock, self.mourner)
                 self.guard.until(self.deadline)
                 self._start()
             except OSError as error:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from .asking import Asking, request_options
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from .. import running
     from ..model import Lease
     from ..running import Warn
 
@@ -80,8 +82,8 @@ def run(
             if app.json:
                 show.json_lines(map(objects.lease, leases), err=True)
             ended = running.Running(
-                list(command), environment(leases, app.store.address), _Held(app, leases), signals,
-                tell=_tell, grace=grace_seconds, warn=warning,
+                list(command), environment(leases, app.store.url), _Held(app, leases), signals,
+                tell=_tell, grace=grace_seconds, warn=warning, mourner=_mourner(app),
             ).run()  # fmt: skip
             if ended.code and not ended.lost and hold_seconds is not None:
                 held = _hold(app, leases, hold_seconds)
@@ -98,6 +100,16 @@ def run(
     return ended.code
 
 
+def _mourner(app: App) -> "running.Mourner | None":
+    """Where only our silence would tell others that we are dead, somebody of this machine, who can see it, says so."""
+    from .. import running
+
+    if app.store.life_left() is None:
+        return None
+    environment = {**os.environb, b"DRYDOCK_STORE": app.store.url.encode()}
+    return running.Mourner([sys.executable, "-m", "drydock", "worker", "--once"], environment)
+
+
 class _Held:
     """The leases as `running` sees them."""
 
@@ -110,7 +122,8 @@ class _Held:
         return min((lease.ttl for lease in self.leases if lease.ttl is not None), default=None)
 
     def seconds_left(self) -> float | None:
-        left = [self.engine.seconds_left(lease.id) for lease in self.leases]
+        # Where others hear of us only through a server, they believe us dead when they hear nothing for long enough.
+        left = [self.store.life_left(), *(self.engine.seconds_left(lease.id) for lease in self.leases)]
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def seconds_fixed(self) -> float | None:

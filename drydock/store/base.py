@@ -69,8 +69,12 @@ class Store(ABC):
 
     # ---- what a dialect supplies
 
-    #: the address as the user may give it again; never holds a password
+    #: the address as it may be shown; never holds a password
     address: str
+    #: the address as another process of ours needs it; may hold a password
+    url: str
+    #: for how long it is tried to get into the store, before a `StoreError`
+    patience_seconds: float
     #: names this connection on what it waits for or works on; `is_alive` tells others whether it still runs
     process: str
     #: `Offers.config()` as it is in the transaction that is open

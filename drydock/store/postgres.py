@@ -76,12 +76,12 @@ _BEAT = f"INSERT INTO {SCHEMA}.process (name, beat) VALUES ($1, {_CLOCK}) ON CON
 
 _CONNECTING = {
     "application_name": "drydock",
-    "connect_timeout": "5",
+    "connect_timeout": "3",
     "target_session_attrs": "read-write",
     "keepalives_idle": "5",
     "keepalives_interval": "2",
     "keepalives_count": "3",
-    "tcp_user_timeout": "10000",
+    "tcp_user_timeout": "5000",
 }
 _SETTINGS = {
     "search_path": SCHEMA,
@@ -116,6 +116,7 @@ class PostgresStore(Store):
         self.url = url
         self.address = without_password(url)
         self._where = quoted(self.address)
+        self.patience_seconds = PATIENCE_SECONDS
         self._lock = threading.RLock()  # held by whoever uses the connection: for a statement, or for a transaction
         self._connection: Connection | None = None
         self._pooled = False
@@ -158,7 +159,7 @@ class PostgresStore(Store):
 
     # ---- the connection
 
-    def _reach(self, patience_seconds: float = PATIENCE_SECONDS) -> Connection:
+    def _reach(self, patience_seconds: float | None = None) -> Connection:
         """The connection, made anew if it was lost; a server that is away is tried again for a while."""
         if self._pid != os.getpid():
             raise StoreError("this connection was opened before a fork; the child must open its own")
@@ -167,7 +168,7 @@ class PostgresStore(Store):
         connection = self._connection
         if connection is not None and not connection.closed:
             return connection
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + (self.patience_seconds if patience_seconds is None else patience_seconds)
         while True:
             try:
                 return self._connect()
@@ -544,7 +545,10 @@ class PostgresStore(Store):
             return False
 
     def news_fileno(self) -> int | None:
-        return self._reach().fileno() if self._listening and not self._pooled else None
+        connection = self._connection
+        if not self._listening or self._pooled or connection is None or connection.closed:
+            return None
+        return connection.fileno()
 
     def _wake(self, process: str) -> None:
         pass  # the commit has done it

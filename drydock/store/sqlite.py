@@ -54,7 +54,7 @@ class SqliteStore(Store):
         uptime: Callable[[], float] = uptime,
     ) -> None:
         super().__init__(clock, uptime)
-        self.address = path
+        self.address = self.url = path
         self.path = path
         self.connection = connection
         self.patience_seconds = PATIENCE_SECONDS
