@@ -133,7 +133,7 @@ class Request:
     def _join(self, *, lasting: bool) -> None:
         try:
             with self.store.write(asks=True, lasting=lasting):
-                crowded = self.store.leases.anybody_waits()
+                crowded = self.store.crowded
                 process = None if self.keep else self.store.process
                 add = self.store.leases.add
                 self.ids = [

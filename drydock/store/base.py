@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..errors import StatusChanged, StoreError, printable
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
-from ..model import Finding
+from ..model import Finding, LeaseStatus
 from ..uptime import boot, uptime
 from .events import Events
 from .leases import Leases
@@ -22,6 +22,8 @@ from .records import DamagedRow
 from .resources import Resources
 from .slot_locks import SlotLocks
 
+#: what each transaction must know when it begins: what is offered, and whether anybody waits
+STATE = "SELECT config, EXISTS (SELECT 1 FROM lease WHERE status = 'pending') FROM store WHERE id = 1"
 #: no hook is told to wait for longer
 LONGEST_PAUSE_SECONDS = 3600.0
 
@@ -68,6 +70,8 @@ class Store(ABC):
     process: str
     #: `Offers.config()` as it is in the transaction that is open
     offered: int = 0
+    #: whether somebody waits in the transaction that is open; it may say so of one who waits no more
+    crowded: bool = False
     #: whether the last transaction was kept; after an interruption nothing else tells
     committed: bool = False
 
@@ -125,7 +129,8 @@ class Store(ABC):
 
     @abstractmethod
     def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
-        """Start a writing transaction, after checking that the store is still the one that was opened."""
+        """Start a writing transaction, after checking that the store is still the one that was opened, and set `offered`
+        and `crowded` to its `STATE`."""
 
     @abstractmethod
     def _commit(self) -> None: ...
@@ -170,7 +175,7 @@ class Store(ABC):
             yield
             while self._news:
                 news, self._news = self._news, []
-                if self.leases.anybody_waits():
+                if self.crowded:
                     self._serve(news)
         except BaseException:
             self._roll_back()
@@ -234,6 +239,8 @@ class Store(ABC):
         """
         if (old, new) not in _ARROWS[table]:
             raise ValueError(f"a {table} cannot go from {old} to {new}")
+        if new is LeaseStatus.PENDING:
+            self.crowded = True
         moved = self.rows(_move_statement(table, tuple(columns)), id=id, old=old, new=new, **columns)
         if not moved:
             now = self.row(f"SELECT status FROM {table} WHERE id = :id", id=id)
