@@ -80,8 +80,8 @@ class Store(ABC):
         """All rows that the statement gives, read to the end before anything else happens."""
 
     @abstractmethod
-    def run(self, statement: str, **parameters: Any) -> None:
-        """Run a statement that gives no rows."""
+    def run(self, statement: str, **parameters: Any) -> int:
+        """Run a statement that gives no rows; return how many it changed."""
 
     @abstractmethod
     def is_alive(self, process: str) -> bool:
@@ -241,8 +241,7 @@ class Store(ABC):
             raise ValueError(f"a {table} cannot go from {old} to {new}")
         if new is LeaseStatus.PENDING:
             self.crowded = True
-        moved = self.rows(_move_statement(table, tuple(columns)), id=id, old=old, new=new, **columns)
-        if not moved:
+        if not self.run(_move_statement(table, tuple(columns)), id=id, old=old, new=new, **columns):
             now = self.row(f"SELECT status FROM {table} WHERE id = :id", id=id)
             raise StatusChanged(table, id, (old,), now[0] if now else None)
 
@@ -288,4 +287,4 @@ _CHANGES = {"counting_from": "deadline = :counting_from + ttl"}
 @lru_cache
 def _move_statement(table: str, columns: tuple[str, ...]) -> str:
     changes = "".join(f", {_CHANGES.get(column, f'{column} = :{column}')}" for column in columns)
-    return f"UPDATE {table} SET status = :new{changes} WHERE id = :id AND status = :old RETURNING id"
+    return f"UPDATE {table} SET status = :new{changes} WHERE id = :id AND status = :old"

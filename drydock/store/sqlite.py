@@ -141,9 +141,9 @@ class SqliteStore(Store):
                     )
         return _translate(error, self.path)
 
-    def run(self, statement: str, **parameters: Any) -> None:
+    def run(self, statement: str, **parameters: Any) -> int:
         try:
-            self._execute(statement, parameters)
+            return self._execute(statement, parameters).rowcount
         except FAILURES as error:
             raise self._translated(error) from error
 
