@@ -95,9 +95,12 @@ class Request:
                     self._prepare(self.preparing[0])
                 else:
                     self._advance()
+            if not self.held:
+                with self.store.write() if self.keep else contextlib.nullcontext():
+                    self._keep_if_complete()
             if self.built:
                 self.steps.drop_builds(self.ids)
-            return self._checked(self.held or self._read())
+            return self._checked(self.held)
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             raise
@@ -255,7 +258,7 @@ class Request:
         """What was built for a lease is granted when it is ready, by whoever built it."""
         now = {id: self._status(id) for id in self.pending}
         self.pending = [id for id in self.pending if now[id] is LeaseStatus.PENDING]
-        self.preparing += [id for id in now if now[id] is not LeaseStatus.PENDING]
+        self.preparing += [id for id in now if now[id] not in (LeaseStatus.PENDING, LeaseStatus.ACTIVE)]
 
     def _prepare(self, id: int) -> None:
         """See a granted lease through to active."""
@@ -274,9 +277,6 @@ class Request:
         elif status is not LeaseStatus.ACTIVE:
             lease = self.store.leases.get(id)
             raise LeaseLost(id, (lease and lease.reason) or f"it is {status}")
-        elif self.keep:
-            with self.store.write():
-                self._keep_if_complete()
 
     def _keep_if_complete(self) -> None:
         if self.pending or self.preparing:
