@@ -101,9 +101,11 @@ class Request:
             self.store.insist(self._ask)
             while self.pending or self.preparing:
                 self.store.insist(self._go_on)
+            if not self.held:
+                self.store.insist(self._keep)
             if self.built:
                 self.store.insist(lambda: self.steps.drop_builds(self.ids))
-            return self._checked(self.held or self._read())
+            return self._checked(self.held)
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             raise
@@ -139,7 +141,7 @@ class Request:
     def _join(self, *, lasting: bool) -> None:
         try:
             with self.store.write(asks=True, lasting=lasting):
-                crowded = self.store.leases.anybody_waits()
+                crowded = self.store.crowded
                 process = None if self.keep else self.store.process
                 add = self.store.leases.add
                 self.ids = [
@@ -271,7 +273,7 @@ class Request:
         """What was built for a lease is granted when it is ready, by whoever built it."""
         now = {id: self._status(id) for id in self.pending}
         self.pending = [id for id in self.pending if now[id] is LeaseStatus.PENDING]
-        self.preparing += [id for id in now if now[id] is not LeaseStatus.PENDING]
+        self.preparing += [id for id in now if now[id] not in (LeaseStatus.PENDING, LeaseStatus.ACTIVE)]
 
     def _prepare(self, id: int) -> None:
         """See a granted lease through to active."""
@@ -290,9 +292,10 @@ class Request:
         elif status is not LeaseStatus.ACTIVE:
             lease = self.store.leases.get(id)
             raise LeaseLost(id, (lease and lease.reason) or f"it is {status}")
-        elif self.keep:
-            with self.store.write():
-                self._keep_if_complete()
+
+    def _keep(self) -> None:
+        with self.store.write() if self.keep else contextlib.nullcontext():
+            self._keep_if_complete()
 
     def _keep_if_complete(self) -> None:
         if self.pending or self.preparing:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..errors import StatusChanged, StoreAway, StoreError, StoreFull, printable
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
-from ..model import Finding
+from ..model import Finding, LeaseStatus
 from ..uptime import boot, uptime
 from .events import Events
 from .leases import Leases
@@ -23,6 +23,8 @@ from .records import DamagedRow
 from .resources import Resources
 from .slot_locks import SlotLocks
 
+#: what each transaction must know when it begins: what is offered, and whether anybody waits
+STATE = "SELECT config, EXISTS (SELECT 1 FROM lease WHERE status = 'pending') FROM store WHERE id = 1"
 #: no hook is told to wait for longer
 LONGEST_PAUSE_SECONDS = 3600.0
 #: between one try and the next when a server went away; reaching it again has its own patience
@@ -79,6 +81,8 @@ class Store(ABC):
     process: str
     #: `Offers.config()` as it is in the transaction that is open
     offered: int = 0
+    #: whether somebody waits in the transaction that is open; it may say so of one who waits no more
+    crowded: bool = False
     #: whether the last transaction was kept; after an interruption nothing else tells
     committed: bool = False
 
@@ -89,6 +93,10 @@ class Store(ABC):
     @abstractmethod
     def run(self, statement: str, **parameters: Any) -> None:
         """Run a statement that gives no rows."""
+
+    @abstractmethod
+    def change(self, statement: str, **parameters: Any) -> int:
+        """Run a statement that gives no rows; return how many it changed."""
 
     @abstractmethod
     def dead_among(self, processes: Iterable[str]) -> set[str]:
@@ -137,7 +145,8 @@ class Store(ABC):
 
     @abstractmethod
     def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
-        """Start a writing transaction, after checking that the store is still the one that was opened."""
+        """Start a writing transaction, after checking that the store is still the one that was opened, and set `offered`
+        and `crowded` to its `STATE`."""
 
     @abstractmethod
     def _commit(self) -> None:
@@ -191,7 +200,7 @@ class Store(ABC):
             yield
             while self._news:
                 news, self._news = self._news, []
-                if self.leases.anybody_waits():
+                if self.crowded:
                     self._serve(news)
         except BaseException:
             self._roll_back()
@@ -269,12 +278,16 @@ class Store(ABC):
         """Change the status of a lease or resource from `old` to `new`, and `columns` with it.
 
         Compare-and-set, so that nobody acts on a status that is no longer true: raises `StatusChanged` when the row
-        has another status, and `ValueError` when `lifecycle` has no such arrow, which is a bug of ours.
+        has another status, at the latest when the transaction would be kept, and `ValueError` when `lifecycle` has no such arrow, which is a bug of ours.
         """
         if (old, new) not in _ARROWS[table]:
             raise ValueError(f"a {table} cannot go from {old} to {new}")
-        moved = self.rows(_move_statement(table, tuple(columns)), id=id, old=old, new=new, **columns)
-        if not moved:
+        if new is LeaseStatus.PENDING:
+            self.crowded = True
+        self._move(table, id, old, _move_statement(table, tuple(columns)), dict(columns, id=id, old=old, new=new))
+
+    def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
+        if not self.change(statement, **values):
             now = self.row(f"SELECT status FROM {table} WHERE id = :id", id=id)
             raise StatusChanged(table, id, (old,), now[0] if now else None)
 
@@ -320,4 +333,4 @@ _CHANGES = {"counting_from": "deadline = :counting_from + ttl"}
 @lru_cache
 def _move_statement(table: str, columns: tuple[str, ...]) -> str:
     changes = "".join(f", {_CHANGES.get(column, f'{column} = :{column}')}" for column in columns)
-    return f"UPDATE {table} SET status = :new{changes} WHERE id = :id AND status = :old RETURNING id"
+    return f"UPDATE {table} SET status = :new{changes} WHERE id = :id AND status = :old"

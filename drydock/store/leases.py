@@ -83,6 +83,7 @@ class Leases:
     def add(self, demand: Demand, terms: Terms, owner: str, process: str | None, *, crowded: bool = True) -> int:
         """Insert a pending lease; return its id. With `process` it ends when that process dies. Not `crowded`: nobody
         else waits."""
+        self._store.crowded = True
         asked_at = self._asked_at() if crowded else self._store.clock()
         row = self._store.row(
             "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
@@ -120,14 +121,10 @@ class Leases:
 
     # ---- the queue
 
-    def anybody_waits(self, type: str | None = None) -> bool:
-        """Whether a lease (of this type) is pending."""
-        of_type = "" if type is None else " AND type = :type"
+    def anybody_waits(self, type: str) -> bool:
+        """Whether a lease of this type is pending."""
         return bool(
-            self._store.rows(
-                f"SELECT 1 FROM lease WHERE status = 'pending'{of_type} LIMIT 1",
-                **({} if type is None else {"type": type}),
-            )
+            self._store.rows("SELECT 1 FROM lease WHERE status = 'pending' AND type = :type LIMIT 1", type=type)
         )
 
     def queue(self, type: str) -> Iterator[Waiter]:

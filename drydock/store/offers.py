@@ -129,8 +129,8 @@ class Offers:
     def switch_blueprint(self, name: str, enabled: bool) -> bool:
         """Set the switch; False if there is no such blueprint."""
         return bool(
-            self._store.rows(
-                "UPDATE blueprint SET enabled = :enabled WHERE name = :name RETURNING id",
+            self._store.change(
+                "UPDATE blueprint SET enabled = :enabled WHERE name = :name",
                 name=name,
                 enabled=int(enabled),
             )
@@ -152,9 +152,9 @@ class Offers:
     def take_room(self, blueprint: int) -> bool:
         """Count one more live resource, unless that would be over the blueprint's limit or it is switched off."""
         return bool(
-            self._store.rows(
+            self._store.change(
                 "UPDATE blueprint SET live = live + 1"
-                " WHERE id = :id AND enabled = 1 AND listed = 1 AND (most IS NULL OR live < most) RETURNING live",
+                " WHERE id = :id AND enabled = 1 AND listed = 1 AND (most IS NULL OR live < most)",
                 id=blueprint,
             )
         )

@@ -25,6 +25,7 @@ from ..errors import (
     ConfigError,
     DrydockError,
     Refused,
+    StatusChanged,
     StoreAway,
     StoreDamaged,
     StoreError,
@@ -33,7 +34,7 @@ from ..errors import (
 )
 from ..model import Finding
 from ..uptime import uptime
-from .base import Row, Store
+from .base import STATE, Row, Store
 from .heart import Heart
 from .machine import Machine
 from .postgres_schema import CHANGES, VERSION
@@ -67,12 +68,18 @@ IDLE_SECONDS = 5.0
 #: behind a pooler nobody can be woken: who waits looks so often
 LOOK_EVERY_SECONDS = 0.1
 
+MOST_KNOWN = 10_000
+
 Connection = psycopg.Connection[Row]
 
 _NAME = re.compile(r"[0-9a-f.]{3,60}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
 _CLOCK = "EXTRACT(EPOCH FROM clock_timestamp())::float8"
 _BEAT = f"INSERT INTO {SCHEMA}.process (name, beat) VALUES ($1, {_CLOCK}) ON CONFLICT (name) DO UPDATE SET beat = EXCLUDED.beat"
+
+_BEGAN = STATE.replace("FROM store", f", {_CLOCK}, nextval('change'), pg_current_xact_id()::text FROM store").replace(
+    "config", "version, config", 1
+)
 
 _CONNECTING = {
     "application_name": "drydock",
@@ -100,6 +107,7 @@ class _Began(NamedTuple):
 
     version: int
     config: int
+    crowded: bool
     now: float
     change: int
     xid: str
@@ -124,6 +132,7 @@ class PostgresStore(Store):
         self._pid = os.getpid()
         self._transaction: ExitStack | None = None
         self._pipeline: psycopg.Pipeline | None = None
+        self._moves: list[StatusChanged] = []  # what to raise if what was sent last changed nothing
         self._moment: float | None = None  # the server's clock in the transaction that is open
         self._ahead = 0.0  # so far, at most, is the server's clock before our uptime
         self._change = 0
@@ -133,6 +142,7 @@ class PostgresStore(Store):
         self._heart: Heart | None = None
         self._told = False  # the server knows our name
         self._told_at = 0.0  # our uptime before we last told it that we live
+        self._alive_until: dict[str, float] = {}  # others; until then they need not be asked about again
         self._listening = False
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._reading, False)
@@ -230,6 +240,8 @@ class PostgresStore(Store):
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except psycopg.errors.DivisionByZero as error:
+            raise self._moves[0] if self._moves else error from error
         except psycopg.Error as error:
             connection = self._connection
             lost = connection is None or connection.closed
@@ -284,13 +296,29 @@ class PostgresStore(Store):
         if self._transaction is None:
             return self._ask(text, values)
         with self._translated():
-            return self._own().execute(text, values).fetchall()
+            found = self._own().execute(text, values).fetchall()
+        self._moves.clear()  # all that was sent before is answered, too
+        return found
 
     def run(self, statement: str, **parameters: Any) -> None:
         assert self._transaction is not None
         text, names = _numbered(statement)
         with self._translated():
             self._own().execute(text, [parameters[name] for name in names])
+
+    def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
+        # The server is told what must be: then nobody has to wait for its answer before going on.
+        self._moves.append(StatusChanged(table, id, (old,), "changed"))
+        self.run(f"WITH moved AS ({statement} RETURNING 1) SELECT 1 / count(*) FROM moved", **values)
+
+    def change(self, statement: str, **parameters: Any) -> int:
+        assert self._transaction is not None
+        assert self._pipeline is not None
+        text, names = _numbered(statement)
+        with self._translated():
+            answer = self._own().execute(text, [parameters[name] for name in names])
+            self._pipeline.sync()
+            return answer.rowcount
 
     def _ask(self, text: bytes | str, values: list[Any]) -> list[Row]:
         """Ask outside of any transaction, and again if the connection was lost over it."""
@@ -319,7 +347,8 @@ class PostgresStore(Store):
             self._process = self._machine.announce()
         began = self.insist(lambda: self._open(b"BEGIN", lasting=lasting))
         assert began is not None
-        self.offered, self._moment, self._change, self._xid = began.config, began.now, began.change, began.xid
+        self.offered, self.crowded = began.config, began.crowded
+        self._moment, self._change, self._xid = began.now, began.change, began.xid
         try:
             self._check_version(began.version)
         except BaseException:
@@ -334,6 +363,7 @@ class PostgresStore(Store):
         transaction = ExitStack()
         transaction.enter_context(self._lock)
         self._transaction = transaction
+        self._moves.clear()
         try:
             connection = self._reach()
             with self._translated():
@@ -350,12 +380,10 @@ class PostgresStore(Store):
                 connection.execute("SELECT pg_advisory_xact_lock($1)", [self._turn])
                 if not self._told:
                     connection.execute(_BEAT, [self.process])
-                row = connection.execute(
-                    f"SELECT version, config, {_CLOCK}, nextval('change'), pg_current_xact_id()::text FROM store WHERE id = 1"
-                ).fetchone()
+                row = connection.execute(_BEGAN).fetchone()
                 if row is None:
                     raise StoreDamaged(f"{self._where} is incomplete (its table store is empty); restore a backup")
-                self._ahead = row[2] - asked_at
+                self._ahead = row[3] - asked_at
                 if not self._told:
                     self._told_at = asked_at
                 return _Began(*row)
@@ -472,18 +500,20 @@ class PostgresStore(Store):
         assert self._machine is not None
         asked = set(processes) - {self._process}
         dead = {name for name in asked if self._machine.is_dead(name)}
-        elsewhere = sorted(asked - dead)
+        now = self.clock()
+        elsewhere = sorted(name for name in asked - dead if self._alive_until.get(name, 0.0) <= now)
         if not elsewhere:
             return dead
         # Who could not tell that he lives, since the server was down, has time to do so when it is back.
-        living = self.rows(
-            "SELECT name FROM process WHERE name = ANY(:names)"
-            " AND GREATEST(beat, EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8) + :life > :now",
+        beats = self.rows(
+            "SELECT name, GREATEST(beat, EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8) FROM process"
+            " WHERE name = ANY(:names)",
             names=elsewhere,
-            life=LIFE_SECONDS,
-            now=self.clock(),
         )
-        return dead | set(elsewhere).difference(name for (name,) in living)
+        if len(self._alive_until) > MOST_KNOWN:
+            self._alive_until.clear()
+        self._alive_until |= {name: beat + LIFE_SECONDS for name, beat in beats}
+        return dead | {name for name in elsewhere if self._alive_until.get(name, 0.0) <= now}
 
     # ---- wake-ups
 

@@ -34,7 +34,10 @@ def translate(error: psycopg.Error, where: str, *, lost: bool, patience_seconds:
         return Refused(f"{where} may not be used by this user ({why}); see the guide for what it must be granted")
     if isinstance(error, pg.ReadOnlySqlTransaction):
         return StoreError(f"{where} cannot be written ({why}); give the primary server")
-    if isinstance(error, pg.SerializationFailure | pg.DeadlockDetected):
+    if isinstance(
+        error,
+        pg.SerializationFailure | pg.DeadlockDetected | pg.InFailedSqlTransaction | psycopg.errors.PipelineAborted,
+    ):
         return StoreAway(f"{where} undid a transaction ({why}); nothing was changed")
     if isinstance(error, pg.ProgramLimitExceeded | psycopg.DataError):
         return ConfigError(f"a value cannot be kept in PostgreSQL ({why})")

@@ -42,9 +42,8 @@ class SlotLocks:
         held: dict[str, str] = {}
         for lock in sorted(set(locks)):
             key = lock.key if not lock.of else self._numbered(lock, holder)
-            if self._store.rows(
-                "INSERT INTO slot_lock (key, holder, taken_at) VALUES (:key, :holder, :now)"
-                " ON CONFLICT DO NOTHING RETURNING key",
+            if self._store.change(
+                "INSERT INTO slot_lock (key, holder, taken_at) VALUES (:key, :holder, :now) ON CONFLICT DO NOTHING",
                 key=key,
                 holder=holder,
                 now=self._store.clock(),

@@ -16,7 +16,7 @@ from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreEr
 from ..model import Finding
 from ..uptime import uptime
 from . import files, presence
-from .base import Row, Store
+from .base import STATE, Row, Store
 from .reserve import Reserve
 from .turnstile import Turnstile
 from .wakeups import Wakeups
@@ -142,8 +142,11 @@ class SqliteStore(Store):
         return _translate(error, self.path)
 
     def run(self, statement: str, **parameters: Any) -> None:
+        self.change(statement, **parameters)
+
+    def change(self, statement: str, **parameters: Any) -> int:
         try:
-            self._execute(statement, parameters)
+            return self._execute(statement, parameters).rowcount
         except FAILURES as error:
             raise self._translated(error) from error
 
@@ -169,10 +172,10 @@ class SqliteStore(Store):
             if version != SCHEMA_VERSION:
                 [identity] = self._execute("PRAGMA application_id").fetchone()
                 raise _wrong_version(identity, version, self.path)
-            stamp = self._execute("SELECT config FROM store WHERE id = 1").fetchone()
-            if stamp is None:
+            state = self._execute(STATE).fetchone()
+            if state is None:
                 raise StoreDamaged(f"{quoted(self.path)} is incomplete (its table store is empty); restore a backup")
-            [self.offered] = stamp
+            self.offered, self.crowded = state[0], bool(state[1])
         except BaseException as error:
             self._roll_back()
             if isinstance(error, FAILURES):

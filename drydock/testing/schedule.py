@@ -125,8 +125,8 @@ class _OpenTurnstile(Turnstile):
 class _Rows:
     """What a cursor gives, fetched already."""
 
-    def __init__(self, rows: list[Any]) -> None:
-        self._rows = iter(rows)
+    def __init__(self, rows: list[Any], rowcount: int) -> None:
+        self._rows, self.rowcount = iter(rows), rowcount
 
     def fetchall(self) -> list[Any]:
         return list(self._rows)
@@ -165,13 +165,14 @@ class ExploredStore(SqliteStore):
             return self.connection.execute(statement, parameters)
         actor.stop_before(actor.kind_of(statement), statement)
         try:
-            rows = self.connection.execute(statement, parameters).fetchall()
+            cursor = self.connection.execute(statement, parameters)
+            rows = cursor.fetchall()
         except Exception as error:
             actor.was_answered(repr(error))
             raise
-        actor.was_answered(tuple(rows))
+        actor.was_answered((tuple(rows), cursor.rowcount))
         actor.executed(statement)
-        return _Rows(rows)
+        return _Rows(rows, cursor.rowcount)
 
     @property
     def process(self) -> str:  # type: ignore[override]
