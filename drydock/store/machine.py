@@ -38,9 +38,9 @@ class Machine:
         if self._is_here(name):
             presence.withdraw(self._path, _own(name))
 
-    def is_dead(self, name: str) -> bool:
-        """Whether it is certain that the process of this name does not run any more."""
-        return self._is_here(name) and not presence.is_alive(self._path, _own(name))
+    def is_alive(self, name: str) -> bool | None:
+        """Whether the process of this name still runs; None: that cannot be seen from here."""
+        return presence.is_alive(self._path, _own(name)) if self._is_here(name) else None
 
     def watch(self, name: str) -> bool:
         """Whether the connection of this name keeps watch: one does, of all that ask on this machine."""

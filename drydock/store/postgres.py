@@ -498,10 +498,10 @@ class PostgresStore(Store):
 
     def dead_among(self, processes: Iterable[str]) -> set[str]:
         assert self._machine is not None
-        asked = set(processes) - {self._process}
-        dead = {name for name in asked if self._machine.is_dead(name)}
+        seen = {name: self._machine.is_alive(name) for name in set(processes) - {self._process}}
+        dead = {name for name, alive in seen.items() if alive is False}
         now = self.clock()
-        elsewhere = sorted(name for name in asked - dead if self._alive_until.get(name, 0.0) <= now)
+        elsewhere = sorted(n for n, alive in seen.items() if alive is None and self._alive_until.get(n, 0.0) <= now)
         if not elsewhere:
             return dead
         # Who could not tell that he lives, since the server was down, has time to do so when it is back.
