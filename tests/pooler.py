@@ -82,7 +82,8 @@ class Backend:
                 self.client.writer.write(message)
                 self.asked -= message[:1] == b"Z"
                 if message == READY_AND_IDLE and not self.asked:
-                    self.client.backend = self.client = None
+                    self.client.backend = None
+                    self.client = None
                     when_free(self)
         except GONE:
             if self.client is not None:

@@ -55,7 +55,7 @@ def await_end(process: int) -> None:
 
 def rows(url: str, question: str, *values: object) -> list[Any]:
     with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(question, values)  # type: ignore[arg-type]
+        cursor = connection.execute(question, values)
         return cursor.fetchall() if cursor.description else []
 
 
