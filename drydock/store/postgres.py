@@ -9,16 +9,17 @@ A transaction is one pipeline: what gives no rows travels with the next statemen
 server's clock is read where a transaction begins, and is the only clock in it.
 """
 
+import json
 import os
 import re
 import select
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from functools import lru_cache
 from random import uniform
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from ..errors import (
@@ -92,7 +93,6 @@ _CONNECTING = {
 }
 _SETTINGS = {
     "search_path": SCHEMA,
-    "synchronous_commit": "on",
     "lock_timeout": f"{TURN_SECONDS:.0f}s",
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:.0f}s",
@@ -226,6 +226,7 @@ class PostgresStore(Store):
         if self._pooled:
             connection.prepare_threshold = None
         else:
+            connection.prepare_threshold, connection.prepared_max = 2, 300
             connection.execute(_set(local=False), list(_SETTINGS.values()))
             connection.add_notify_handler(lambda _: self._tell_news())
 
@@ -255,10 +256,10 @@ class PostgresStore(Store):
         version = self._made()
         if version is None and read_only:
             raise StoreError(f"there is no store at {self._where} yet; make it with: drydock apply FILE")
-        if (version or 0) < VERSION and not read_only:
+        if 0 <= (version or 0) < VERSION and not read_only:
             self._migrate()
             version = self._made()
-        self._check_version(version or 0)
+        self._check_version(abs(version or 0))  # a frozen store has a minus before its version
         self._machine = Machine(self._ask(f"SELECT name FROM {SCHEMA}.store", [])[0][0])
 
     def _made(self) -> int | None:
@@ -274,6 +275,7 @@ class PostgresStore(Store):
                 connection.execute("SELECT pg_advisory_xact_lock($1)", [self._turn])
                 connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
                 connection.execute(f"SET LOCAL search_path = {SCHEMA}")
+                connection.execute("SET LOCAL statement_timeout = 0")
                 [there] = connection.execute("SELECT to_regclass('store') IS NOT NULL").fetchone() or [False]
                 # Somebody may have been faster.
                 [made] = (there and connection.execute("SELECT version FROM store").fetchone()) or [0]
@@ -350,7 +352,10 @@ class PostgresStore(Store):
         self.offered, self.crowded = began.config, began.crowded
         self._moment, self._change, self._xid = began.now, began.change, began.xid
         try:
-            self._check_version(began.version)
+            if began.version == -VERSION:
+                self._refuse_frozen()
+            else:
+                self._check_version(began.version)
         except BaseException:
             self._undo()
             raise
@@ -402,6 +407,7 @@ class PostgresStore(Store):
                 self._end()
         except BaseException as error:
             self._undo()
+            self._drop_unless_idle()
             self.committed = self._was_kept(error)
             if not self.committed or not isinstance(error, StoreAway):
                 raise
@@ -440,8 +446,12 @@ class PostgresStore(Store):
         finally:
             with suppress(psycopg.Error):
                 self._end()
-            if connection is not None and connection.info.transaction_status != pq.TransactionStatus.IDLE:
-                connection.close()
+            self._drop_unless_idle()
+
+    def _drop_unless_idle(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.info.transaction_status != pq.TransactionStatus.IDLE:
+            connection.close()
 
     def _end(self) -> None:
         """Wait for all answers, and let others have the connection."""
@@ -467,6 +477,60 @@ class PostgresStore(Store):
             except BaseException:
                 self._resume()
                 raise
+
+    # ---- moving house
+
+    def columns(self, table: str) -> list[str]:
+        found = self.rows(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attnum > 0"
+            " AND NOT attisdropped ORDER BY attnum",
+            table=table,
+        )
+        return [name for (name,) in found]
+
+    def is_frozen(self) -> bool:
+        return bool(self.rows(f"SELECT version < 0 FROM {SCHEMA}.store")[0][0])
+
+    def set_frozen(self, frozen: bool) -> None:
+        self.run("UPDATE store SET version = :version", version=-VERSION if frozen else VERSION)
+
+    def take_time(self) -> None:
+        self.run("SET LOCAL statement_timeout = 0")
+        self.run("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+    def fill(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        # As one value: COPY cannot be part of a pipeline, and row by row it would take five times as long.
+        def refuse(value: object) -> NoReturn:
+            raise StoreDamaged(f"a row of {table} cannot be copied ({quoted(value)}); see: drydock doctor")
+
+        names = ", ".join(columns)
+        page = json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=refuse)
+        try:
+            self.change(
+                f"INSERT INTO {table} ({names}) SELECT {names} FROM json_populate_recordset(NULL::{table}, :page::json)",
+                page=page,
+            )
+        except psycopg.IntegrityError as error:
+            why = printable(str(error).strip().split("\n")[0])
+            raise StoreDamaged(f"{self._where} does not take a row of {table} ({why}); see: drydock doctor") from error
+
+    def last_ids(self) -> dict[str, int]:
+        found = self.rows(
+            "SELECT sequencename::text, COALESCE(last_value, 0) FROM pg_sequences WHERE schemaname = :schema",
+            schema=SCHEMA,
+        )
+        return {name.removesuffix("_id_seq"): last for name, last in found}
+
+    def set_last_ids(self, ids: Mapping[str, int]) -> None:
+        for table, last in ids.items():
+            self.run(
+                "SELECT setval(pg_get_serial_sequence(:table, 'id'), GREATEST(:last::bigint, 1), :last::bigint > 0)",
+                table=table,
+                last=last,
+            )
+
+    def settle(self, tables: Sequence[str]) -> None:
+        self.run(f"ANALYZE {', '.join(tables)}")  # or it would be found out too late by the server itself
 
     # ---- the clock
 
@@ -669,8 +733,8 @@ def connection_string(url: str) -> str:
     try:
         given = conninfo_to_dict(url)
     except psycopg.Error as error:
-        why = printable(str(error).strip().split("\n")[0])
-        raise ConfigError(f"the store {quoted(without_password(url))} cannot be meant ({why})") from None
+        why = str(error).partition(': "')[0]  # what follows may be the URL, with its password
+        raise ConfigError(f"the store {quoted(without_password(url))} cannot be meant ({printable(why)})") from None
     return make_conninfo("", **{**_CONNECTING, **given})
 
 
@@ -699,7 +763,7 @@ def _set(*, local: bool) -> bytes:
     return f"SELECT {', '.join(texts)}".encode()
 
 
-@cache
+@lru_cache(maxsize=1000)
 def _numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
     """A statement with `:name` parameters as PostgreSQL takes it, and the names in the order of their numbers."""
     names: dict[str, int] = {}
