@@ -5,14 +5,14 @@ PostgreSQL share. No plugin code, no I/O of ours and no sleep ever runs inside `
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from random import uniform
 from time import sleep, time
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import StatusChanged, StoreAway, StoreError, StoreFull, printable
+from ..errors import StatusChanged, StoreAway, StoreError, StoreFull, StoreMoved, printable
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
 from ..model import Finding, LeaseStatus
 from ..uptime import boot, uptime
@@ -85,6 +85,8 @@ class Store(ABC):
     crowded: bool = False
     #: whether the last transaction was kept; after an interruption nothing else tells
     committed: bool = False
+    #: whether this connection may write although the store is frozen
+    thaws: bool = False
 
     @abstractmethod
     def rows(self, statement: str, **parameters: Any) -> list[Row]:
@@ -168,6 +170,40 @@ class Store(ABC):
     def _roll_back(self) -> None:
         """Undo the transaction. Never raises."""
 
+    # ---- what a dialect supplies for moving house (see `copying`); all but the first two are part of a transaction
+
+    @abstractmethod
+    def columns(self, table: str) -> list[str]:
+        """The columns of a table."""
+
+    @abstractmethod
+    def is_frozen(self) -> bool:
+        """Whether the store may only be read."""
+
+    @abstractmethod
+    def set_frozen(self, frozen: bool) -> None:
+        """Let the store only be read from now on, by whoever has it open; or let it be written again."""
+
+    @abstractmethod
+    def take_time(self) -> None:
+        """The transaction may take long."""
+
+    @abstractmethod
+    def fill(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Insert rows as they are. Raises `StoreDamaged` when the table does not take one of them."""
+
+    @abstractmethod
+    def last_ids(self) -> dict[str, int]:
+        """The last number that was given to a row, for each table that has given one."""
+
+    @abstractmethod
+    def set_last_ids(self, ids: Mapping[str, int]) -> None:
+        """Let the next rows of these tables have the numbers that follow."""
+
+    @abstractmethod
+    def settle(self, tables: Sequence[str]) -> None:
+        """These tables have just been filled."""
+
     # ---- what all share
 
     def row(self, statement: str, **parameters: Any) -> Row | None:
@@ -210,6 +246,17 @@ class Store(ABC):
             self.events.heard += self.events.uncommitted
         for process in self._awake:
             self._wake(process)
+
+    def moved_to(self) -> str | None:
+        """Where a frozen store has gone; None: it is not frozen."""
+        if not self.is_frozen():
+            return None
+        return next((str(event.data.get("to")) for event in self.events.latest(1, event="store.frozen")), "another one")
+
+    def _refuse_frozen(self) -> None:
+        """Raise `StoreMoved`, unless this connection thaws the store that was found frozen as a transaction began."""
+        if not self.thaws:
+            raise StoreMoved(self.address, self.moved_to() or "another one")
 
     def _serve(self, news: list[News]) -> None:
         # Whatever is wrong with the queue, or with what is offered, must keep nobody from giving something back.

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreError, StoreFull, printable, quoted
@@ -169,7 +169,9 @@ class SqliteStore(Store):
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
             [version] = self._execute("PRAGMA user_version").fetchone()
-            if version != SCHEMA_VERSION:
+            if version == -SCHEMA_VERSION:
+                self._refuse_frozen()
+            elif version != SCHEMA_VERSION:
                 [identity] = self._execute("PRAGMA application_id").fetchone()
                 raise _wrong_version(identity, version, self.path)
             state = self._execute(STATE).fetchone()
@@ -237,6 +239,42 @@ class SqliteStore(Store):
             raise StoreDamaged(
                 f"the store {quoted(self.path)} was deleted or replaced while in use; run the command again"
             )
+
+    # ---- moving house
+
+    def columns(self, table: str) -> list[str]:
+        return [name for (name,) in self.rows("SELECT name FROM pragma_table_info(:table)", table=table)]
+
+    def is_frozen(self) -> bool:
+        return bool(self.rows("PRAGMA user_version")[0][0] < 0)
+
+    def set_frozen(self, frozen: bool) -> None:
+        self.run(f"PRAGMA user_version = {-SCHEMA_VERSION if frozen else SCHEMA_VERSION}")
+
+    def take_time(self) -> None:
+        pass
+
+    def fill(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        places = ", ".join("?" * len(columns))
+        try:
+            self.connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows)
+        except sqlite3.IntegrityError as error:
+            raise StoreDamaged(
+                f"{quoted(self.path)} does not take a row of {table} ({printable(error)}); see: drydock doctor"
+            ) from error
+        except FAILURES as error:
+            raise self._translated(error) from error
+
+    def last_ids(self) -> dict[str, int]:
+        return dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
+
+    def set_last_ids(self, ids: Mapping[str, int]) -> None:
+        for table, last in ids.items():
+            self.run("DELETE FROM sqlite_sequence WHERE name = :table", table=table)
+            self.run("INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :last)", table=table, last=last)
+
+    def settle(self, tables: Sequence[str]) -> None:
+        pass
 
     # ---- the living
 
@@ -375,7 +413,7 @@ def _make_ready(connection: sqlite3.Connection, path: str) -> None:
         execute("PRAGMA journal_mode = WAL")
         _migrate(connection)
     version = _check_version(connection, path)
-    if version < SCHEMA_VERSION:
+    if 0 < version < SCHEMA_VERSION:
         _migrate(connection)
     if execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         execute("PRAGMA journal_mode = WAL")
@@ -409,14 +447,15 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 def _check_version(connection: sqlite3.Connection, path: str) -> int:
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if identity != APPLICATION_ID or not 0 < version <= SCHEMA_VERSION:
+    # A frozen store has a minus before its version. It may not be changed, so it must be read as it is.
+    if identity != APPLICATION_ID or not (0 < version <= SCHEMA_VERSION or version == -SCHEMA_VERSION):
         raise _wrong_version(identity, version, path)
     return int(version)
 
 
 def _check_current(connection: sqlite3.Connection, path: str) -> None:
     version = _check_version(connection, path)
-    if version < SCHEMA_VERSION:
+    if 0 < version < SCHEMA_VERSION:
         raise StoreDamaged(
             f"{quoted(path)} has schema {version}, this drydock uses {SCHEMA_VERSION}; bring it up to date with: drydock leases"
         )
