@@ -87,6 +87,8 @@ class Store(ABC):
     committed: bool = False
     #: whether this connection may write although the store is frozen
     thaws: bool = False
+    #: grows when a transaction that was not lasting may have been undone after it was kept
+    forgot: int = 0
 
     @abstractmethod
     def rows(self, statement: str, **parameters: Any) -> list[Row]:

@@ -3,8 +3,6 @@
 import threading
 from collections.abc import Callable
 
-from ..errors import DrydockError
-
 RETRY_SECONDS = 0.5
 
 
@@ -26,5 +24,5 @@ class Heart:
             try:
                 self._beat()
                 pause = self._seconds
-            except DrydockError:
+            except Exception:  # noqa: BLE001 - whatever it was, to fall silent is to be taken for dead
                 pause = RETRY_SECONDS

@@ -20,10 +20,14 @@ class Machine:
         state = environment.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
         self._path = os.path.join(state, "drydock", f"postgres-{store}.live")
         self._where: str | None = None
+        # Where nothing tells machines apart, or nobody can be seen, a process goes by what it tells the server alone.
+        if not boot() or not os.path.isabs(self._path):
+            return
         try:
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
             device, number = presence.identity(self._path)
-        except (OSError, StoreError):  # then this process goes by what it tells the server alone
+            presence.withdraw(self._path, presence.announce(self._path))  # not every file can be locked
+        except (OSError, StoreError):
             return
         self._where = f"{boot()}.{device:x}.{number:x}"
 

@@ -15,11 +15,11 @@ import re
 import select
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from random import uniform
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from ..errors import (
@@ -43,6 +43,7 @@ from .postgres_schema import CHANGES, VERSION
 try:
     import psycopg
     from psycopg import pq
+    from psycopg.abc import PQGen
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.types.numeric import FloatDumper, Int8Dumper
     from psycopg.types.string import StrDumper
@@ -53,6 +54,8 @@ except ImportError as missing:
         "a store in PostgreSQL needs a driver that is not installed; install it with:"
         ' pip install "drydock-allocator[postgres]"'
     ) from missing
+
+Answer = TypeVar("Answer")
 
 SCHEMA = "drydock"
 OLDEST = 140000
@@ -71,11 +74,37 @@ LOOK_EVERY_SECONDS = 0.1
 
 MOST_KNOWN = 10_000
 
-Connection = psycopg.Connection[Row]
+#: a statement that the server itself would have ended by now is not answered any more
+STATEMENT_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+
+
+class Connection(psycopg.Connection[Row]):
+    """A connection that does not wait for ever for a server, or a pooler, that keeps the line open and says nothing."""
+
+    patience_seconds: Callable[[], float] = staticmethod(lambda: STATEMENT_SECONDS)
+
+    def wait(self, gen: "PQGen[Answer]", interval: float = 0.1, timeout: float | None = None) -> "Answer":
+        return super().wait(self._bounded(gen), interval)
+
+    def _bounded(self, answering: "PQGen[Answer]") -> "PQGen[Answer]":
+        until = time.monotonic() + self.patience_seconds() + ANSWER_SECONDS
+        ready: Any = None
+        while True:
+            try:
+                wanted = answering.send(ready)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            ready = yield wanted
+            if not ready and time.monotonic() > until:
+                self.close()
+                raise psycopg.OperationalError("no answer")
+
 
 _NAME = re.compile(r"[0-9a-f.]{3,60}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
 _CLOCK = "EXTRACT(EPOCH FROM clock_timestamp())::float8"
+_STARTED = "EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8"
 _BEAT = f"INSERT INTO {SCHEMA}.process (name, beat) VALUES ($1, {_CLOCK}) ON CONFLICT (name) DO UPDATE SET beat = EXCLUDED.beat"
 
 _BEGAN = STATE.replace("FROM store", f", {_CLOCK}, nextval('change'), pg_current_xact_id()::text FROM store").replace(
@@ -94,7 +123,7 @@ _CONNECTING = {
 _SETTINGS = {
     "search_path": SCHEMA,
     "lock_timeout": f"{TURN_SECONDS:.0f}s",
-    "statement_timeout": "30s",
+    "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
     "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:.0f}s",
     # The queue is short when statistics are taken, and long when it matters: plans must not rest on its length.
     "enable_seqscan": "off",
@@ -127,6 +156,8 @@ class PostgresStore(Store):
         self.patience_seconds = PATIENCE_SECONDS
         self._lock = threading.RLock()  # held by whoever uses the connection: for a statement, or for a transaction
         self._connection: Connection | None = None
+        self._given_up = False  # it was away for as long as we were patient
+        self._started: float | None = None  # when the server was started
         self._pooled = False
         self._turn = 0  # the key of the advisory lock
         self._pid = os.getpid()
@@ -178,7 +209,10 @@ class PostgresStore(Store):
         connection = self._connection
         if connection is not None and not connection.closed:
             return connection
-        deadline = time.monotonic() + (self.patience_seconds if patience_seconds is None else patience_seconds)
+        if patience_seconds is None:  # nobody is patient twice
+            patience_seconds = 0.0 if self._given_up else self.patience_seconds
+            self._given_up = True
+        deadline = time.monotonic() + patience_seconds
         while True:
             try:
                 return self._connect()
@@ -189,9 +223,14 @@ class PostgresStore(Store):
 
     def _connect(self) -> Connection:
         with self._translated():
-            connection = psycopg.connect(connection_string(self.url), autocommit=True, cursor_factory=psycopg.RawCursor)
+            connection = Connection.connect(
+                connection_string(self.url), autocommit=True, cursor_factory=psycopg.RawCursor
+            )
+            connection.patience_seconds = lambda: self.patience_seconds
             try:
                 self._look_over(connection)
+                if self._told:
+                    self._beat(connection)
                 if self._listening and not self._pooled:
                     connection.execute(f'LISTEN "{_channel(self.process)}"')
                     self._tell_news()  # what was told meanwhile was told to nobody
@@ -199,6 +238,7 @@ class PostgresStore(Store):
                 connection.close()
                 raise
         self._connection = connection
+        self._given_up = False
         return connection
 
     def _look_over(self, connection: Connection) -> None:
@@ -210,10 +250,10 @@ class PostgresStore(Store):
         asked_at = uptime()
         row = connection.execute(
             "SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('synchronous_commit'),"
-            f" {_CLOCK}, hashtext(current_database() || '.{SCHEMA}')::bigint"
+            f" {_CLOCK}, hashtext(current_database() || '.{SCHEMA}')::bigint, {_STARTED}"
         ).fetchone()
         assert row is not None
-        backend, standby, durability, now, self._turn = row
+        backend, standby, durability, now, self._turn, started = row
         if standby:
             raise StoreError(f"{self._where} is a standby, which cannot be written; give its primary")
         if durability == "off":
@@ -221,6 +261,9 @@ class PostgresStore(Store):
                 f"{self._where} has synchronous_commit = off, so that a grant could be forgotten; switch it on for this database"
             )
         self._ahead = now - asked_at
+        if self._started not in (None, started):
+            self.forgot += 1
+        self._started = started
         # What a pooler says of the backend is its own invention. Behind it nothing may be left on a session.
         self._pooled = backend != connection.info.backend_pid
         if self._pooled:
@@ -382,13 +425,14 @@ class PostgresStore(Store):
                     return None
                 if not lasting:
                     connection.execute("SET LOCAL synchronous_commit = off")
-                connection.execute("SELECT pg_advisory_xact_lock($1)", [self._turn])
+                # The clock is read before the turn comes: what the queue takes must not count as the clock's being ahead.
+                asked = connection.execute(f"SELECT {_CLOCK}, pg_advisory_xact_lock($1)", [self._turn])
                 if not self._told:
                     connection.execute(_BEAT, [self.process])
                 row = connection.execute(_BEGAN).fetchone()
                 if row is None:
                     raise StoreDamaged(f"{self._where} is incomplete (its table store is empty); restore a backup")
-                self._ahead = row[3] - asked_at
+                self._ahead = (asked.fetchone() or row)[0] - asked_at
                 if not self._told:
                     self._told_at = asked_at
                 return _Began(*row)
@@ -397,6 +441,7 @@ class PostgresStore(Store):
             raise
 
     def _commit(self) -> None:
+        moment, started = self._moment, self._started
         try:
             with self._translated():
                 connection = self._own()
@@ -408,7 +453,7 @@ class PostgresStore(Store):
         except BaseException as error:
             self._undo()
             self._drop_unless_idle()
-            self.committed = self._was_kept(error)
+            self.committed = self._was_kept(error, moment, started)
             if not self.committed or not isinstance(error, StoreAway):
                 raise
         self.committed = True
@@ -417,19 +462,38 @@ class PostgresStore(Store):
             self._told = True
             self._heart = self._heart or Heart(self.beat, LIFE_SECONDS / 3)
 
-    def _was_kept(self, error: BaseException) -> bool:
-        """What became of a transaction whose commit may have been sent and was not answered: the server remembers."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
+    def _was_kept(self, error: BaseException, moment: float | None, started: float | None) -> bool:
+        """What became of a transaction whose commit may have been sent and was not answered: the server remembers.
+
+        A server that crashed gives the numbers of transactions that left no trace to others. Then only what ours has
+        written tells: the history, by the moment. One that wrote nothing there may be done again.
+        """
+        deadline = time.monotonic() + self.patience_seconds
+        while True:
             with suppress(StoreError):
-                [(status,)] = self._ask("SELECT pg_xact_status($1::xid8)", [self._xid])
-                if status != "in progress":
+                [(status, since)] = self._ask(
+                    f"SELECT CASE WHEN $1::xid8 < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status($1::xid8) END, {_STARTED}",
+                    [self._xid],
+                )
+                if since != started:
+                    return status == "committed" and self._is_in_history(moment)
+                if status in ("committed", "aborted"):
                     return bool(status == "committed")
+            if time.monotonic() > deadline:
+                break
             time.sleep(RETRY_SECONDS)
         raise StoreError(
             f"{self._where} went away in the moment of a commit and is not back, so whether it was done is not known;"
             " see: drydock leases"
         ) from error
+
+    def _is_in_history(self, moment: float | None) -> bool:
+        return bool(
+            self._ask(
+                f"SELECT 1 FROM {SCHEMA}.event WHERE id > (SELECT max(id) FROM {SCHEMA}.event) - $2 AND at = $1 LIMIT 1",
+                [moment, MOST_KNOWN],
+            )
+        )
 
     def _roll_back(self) -> None:
         self._undo()
@@ -551,11 +615,14 @@ class PostgresStore(Store):
     def beat(self) -> None:
         """Tell the server that this process lives. Raises `StoreError` when that cannot be told now."""
         with self._lock:
-            asked_at = uptime()
             connection = self._reach(0.0)
             with self._translated():
-                connection.execute(_BEAT, [self.process])
-            self._told_at = asked_at
+                self._beat(connection)
+
+    def _beat(self, connection: Connection) -> None:
+        asked_at = uptime()
+        connection.execute(_BEAT, [self.process])
+        self._told_at = asked_at
 
     def life_left(self) -> float | None:
         return self._told_at + LIFE_SECONDS - uptime() if self._told else None
@@ -570,8 +637,7 @@ class PostgresStore(Store):
             return dead
         # Who could not tell that he lives, since the server was down, has time to do so when it is back.
         beats = self.rows(
-            "SELECT name, GREATEST(beat, EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8) FROM process"
-            " WHERE name = ANY(:names)",
+            f"SELECT name, GREATEST(beat, {_STARTED}) FROM process WHERE name = ANY(:names)",
             names=elsewhere,
         )
         if len(self._alive_until) > MOST_KNOWN:
@@ -640,9 +706,12 @@ class PostgresStore(Store):
 
     def news_fileno(self) -> int | None:
         connection = self._connection
-        if not self._listening or self._pooled or connection is None or connection.closed:
+        if not self._listening or self._pooled or connection is None:
             return None
-        return connection.fileno()
+        try:
+            return connection.fileno()
+        except psycopg.Error:  # it is closed
+            return None
 
     def _wake(self, process: str) -> None:
         pass  # the commit has done it
