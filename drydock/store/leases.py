@@ -33,6 +33,20 @@ FIRST_IN_THE_QUEUE = 8
 #: each step of priority counts like having asked so much earlier
 HEAD_START_SECONDS = 3600.0
 
+_ADD = (
+    "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
+    " process, not_before, failures, created_at)"
+    " VALUES ('pending', :type, :blueprints, :owner, :priority, :attributes, :now - :head_start,"
+    " '[]', :until, :ttl, 0, :process, 0, 0, :now) RETURNING id"
+)
+# Never before whoever asked last, or a clock that was set back would let newcomers pass.
+_LAST_ASKED_AT = f"turn + priority * {HEAD_START_SECONDS}"
+_ADD_TO_OTHERS = _ADD.replace(
+    ":now - :head_start",
+    f"COALESCE((SELECT {_LAST_ASKED_AT} FROM lease WHERE id = (SELECT max(id) FROM lease) AND {_LAST_ASKED_AT} > :now), :now)"
+    " - :head_start",
+)
+
 
 class Ending(NamedTuple):
     """What the end of a lease must know of it."""
@@ -84,12 +98,8 @@ class Leases:
         """Insert a pending lease; return its id. With `process` it ends when that process dies. Not `crowded`: nobody
         else waits."""
         self._store.crowded = True
-        asked_at = self._asked_at() if crowded else self._store.clock()
         row = self._store.row(
-            "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
-            " process, not_before, failures, created_at)"
-            " VALUES ('pending', :type, :blueprints, :owner, :priority, :attributes, :turn,"
-            " '[]', :until, :ttl, 0, :process, 0, 0, :now) RETURNING id",
+            _ADD_TO_OTHERS if crowded else _ADD,
             type=demand.type,
             blueprints=canonical(demand.blueprints),
             owner=owner,
@@ -98,17 +108,11 @@ class Leases:
             until=terms.until,
             ttl=terms.ttl,
             process=process,
-            turn=asked_at - terms.priority * HEAD_START_SECONDS,
+            head_start=terms.priority * HEAD_START_SECONDS,
             now=self._store.clock(),
         )
         assert row is not None
         return int(row[0])
-
-    def _asked_at(self) -> float:
-        # Never before whoever asked last, or a clock that was set back would let newcomers pass.
-        last = self._store.row("SELECT turn, priority FROM lease WHERE id = (SELECT max(id) FROM lease)")
-        now = self._store.clock()
-        return now if last is None else max(now, last[0] + last[1] * HEAD_START_SECONDS)
 
     def join(self, ids: Sequence[int]) -> None:
         """Note that these leases are granted together or not at all."""
