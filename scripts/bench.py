@@ -288,6 +288,14 @@ def contend(
     )
 
 
+def by_hand(path: str, durability: str) -> Any:
+    if path.startswith("postgresql:"):
+        from bench_loop_postgres import PostgresLoop
+
+        return PostgresLoop(path)
+    return Loop(path, durability, turnstile=True)
+
+
 HOLDS: dict[str, Callable[[], object]] = {
     "none": lambda: None,
     "5 ms": lambda: time.sleep(0.005),
@@ -300,7 +308,7 @@ def contestant(path: str, durability: str, seconds: float, hold: str, byhand: bo
     held: list[tuple[int, float, float]] = []
     waits: list[float] = []
     errors: list[str] = []
-    loop = Loop(path, durability, turnstile=True) if byhand else None
+    loop = by_hand(path, durability) if byhand else None
     dock = None if byhand else drydock.connect(path)
     keep = HOLDS[hold]
     barrier.wait(PATIENCE_SECONDS)
