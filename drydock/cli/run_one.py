@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_GRACE = "10s"
 LONGEST_GRACE_SECONDS = 3600.0
+#: while a command runs, no try to reach the store's server takes longer: its time may be up meanwhile
+PATIENCE_SECONDS = 2.0
 OF_ATTRIBUTES = "DRYDOCK_ATTR_"
 
 _NOT_IN_A_NAME = re.compile("[^A-Z0-9]")
@@ -77,6 +80,9 @@ def run(
     with show.Progress() as progress:
         leases = asking.lease(app, keep=False, progress=progress)
     held = False
+    patience_seconds = app.store.patience_seconds
+    if app.store.life_left() is not None:
+        app.store.patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
     with running.Signals() as signals:
         try:
             if app.json:
@@ -85,6 +91,8 @@ def run(
                 list(command), environment(leases, app.store.url), _Held(app, leases), signals,
                 tell=_tell, grace=grace_seconds, warn=warning, mourner=_mourner(app),
             ).run()  # fmt: skip
+            if not ended.lost:
+                app.store.patience_seconds = patience_seconds
             if ended.code and not ended.lost and hold_seconds is not None:
                 held = _hold(app, leases, hold_seconds)
         except running.NotStarted as error:
@@ -104,10 +112,11 @@ def _mourner(app: App) -> "running.Mourner | None":
     """Where only our silence would tell others that we are dead, somebody of this machine, who can see it, says so."""
     from .. import running
 
-    if app.store.life_left() is None:
+    if app.store.life_left() is None or not sys.executable:
         return None
-    environment = {**os.environb, b"DRYDOCK_STORE": app.store.url.encode()}
-    return running.Mourner([sys.executable, "-m", "drydock", "worker", "--once"], environment)
+    environment = {**os.environb, b"DRYDOCK_STORE": os.fsencode(app.store.url)}
+    # -P: what lies in the current folder is none of ours.
+    return running.Mourner([sys.executable, "-P", "-m", "drydock", "worker", "--once"], environment)
 
 
 class _Held:
@@ -140,9 +149,11 @@ class _Held:
         from select import select
 
         news = self.store.news_fileno()
-        ready = select([wake] if news is None else [wake, news], [], [], seconds)[0]
-        if news in ready:
-            self.store.wait_for_news(0.0)
+        # The connection may be lost, and closed by another thread: the next look at the leases tells.
+        with suppress(OSError, DrydockError):
+            ready = select([wake] if news is None else [wake, news], [], [], seconds)[0]
+            if news in ready:
+                self.store.wait_for_news(0.0)
 
 
 def environment(

@@ -156,7 +156,7 @@ class PostgresStore(Store):
         self.patience_seconds = PATIENCE_SECONDS
         self._lock = threading.RLock()  # held by whoever uses the connection: for a statement, or for a transaction
         self._connection: Connection | None = None
-        self._given_up = False  # it was away for as long as we were patient
+        self._given_up_after = 0.0  # it was away for as long as we were patient then
         self._started: float | None = None  # when the server was started
         self._pooled = False
         self._turn = 0  # the key of the advisory lock
@@ -210,8 +210,8 @@ class PostgresStore(Store):
         if connection is not None and not connection.closed:
             return connection
         if patience_seconds is None:  # nobody is patient twice
-            patience_seconds = 0.0 if self._given_up else self.patience_seconds
-            self._given_up = True
+            patience_seconds = self.patience_seconds if self.patience_seconds > self._given_up_after else 0.0
+            self._given_up_after = self.patience_seconds
         deadline = time.monotonic() + patience_seconds
         while True:
             try:
@@ -238,7 +238,7 @@ class PostgresStore(Store):
                 connection.close()
                 raise
         self._connection = connection
-        self._given_up = False
+        self._given_up_after = 0.0
         return connection
 
     def _look_over(self, connection: Connection) -> None:
