@@ -81,6 +81,7 @@ class Request:
         self._seen = 0  # the version of the store in which there was nothing for it
         self._tended = False
         self.built = False  # something was built for it
+        self.unsure = False  # a server may forget that it asked, and give its numbers to others
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
         self.possible = queue.possible(demand)
@@ -100,7 +101,10 @@ class Request:
                 self._choose_beforehand(self.lab.delay_seconds)
             self.store.insist(self._ask)
             while self.pending or self.preparing:
-                self.store.insist(self._go_on)
+                try:
+                    self.store.insist(self._go_on)
+                except _ForgottenError:
+                    self.store.insist(self._ask)
             if not self.held:
                 self.store.insist(self._keep)
             if self.built:
@@ -121,9 +125,11 @@ class Request:
 
     def _withdraw(self, reason: str) -> None:
         try:
-            self.store.insist(lambda: self.steps.withdraw(self.ids, reason))
+            self.store.insist(
+                lambda: self.steps.withdraw(self.ids, reason, of=self.store.process if self.unsure else None)
+            )
         except StoreError:  # while this process lives nobody else would end them
-            self.tender.unwanted.update(dict.fromkeys(self.ids, reason))
+            self.tender.unwanted.update(dict.fromkeys(self.ids, (reason, self.unsure)))
         except DrydockError:
             pass
 
@@ -139,6 +145,7 @@ class Request:
         self._join(lasting=True)
 
     def _join(self, *, lasting: bool) -> None:
+        self.unsure = False
         try:
             with self.store.write(asks=True, lasting=lasting):
                 crowded = self.store.crowded
@@ -168,6 +175,8 @@ class Request:
             if not self.store.committed:
                 self.ids = self._ours()
             raise
+        finally:
+            self.unsure = self.store.may_forget and not lasting
 
     def _ours(self) -> list[int]:
         # A commit that failed may have been done all the same; numbers that were rolled back may be somebody else's.
@@ -201,8 +210,11 @@ class Request:
         decision, self._decision = self._decision, None
         if decision is None:
             with self.store.write():
+                if self.unsure:
+                    self._status(self.ids[0])
                 self._look()
                 self._keep_if_complete()
+            self.unsure = False  # what was kept before that is kept, too
             decision, self._decision = self._decision, None
         self.proposals = None
         if decision is None:  # not in the queue any more: granted from afar, or ended
@@ -410,7 +422,17 @@ class Request:
         self.sleep(delay_seconds)
 
     def _status(self, id: int) -> LeaseStatus:
+        if self.unsure:
+            status = self.store.leases.status_bound_to(self.store.process, id)
+            if status is None:
+                raise _ForgottenError
+            self.unsure = status is LeaseStatus.PENDING  # what others have granted is kept
+            return status
         return self.store.leases.status(id) or LeaseStatus.DESTROYED
+
+
+class _ForgottenError(Exception):
+    """The server has crashed, and does not know that this request has asked."""
 
 
 class _NotInVainError(Exception):

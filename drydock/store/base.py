@@ -83,6 +83,8 @@ class Store(ABC):
     offered: int = 0
     #: whether somebody waits in the transaction that is open; it may say so of one who waits no more
     crowded: bool = False
+    #: whether what was not lasting may be undone while this process lives on, and its numbers be given to others
+    may_forget: bool = False
     #: whether the last transaction was kept; after an interruption nothing else tells
     committed: bool = False
     #: whether this connection may write although the store is frozen

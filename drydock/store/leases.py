@@ -338,6 +338,11 @@ class Leases:
         row = self._store.row("SELECT status FROM lease WHERE id = :id", id=id)
         return status_of(LeaseStatus, row[0]) if row else None
 
+    def status_bound_to(self, process: str, id: int) -> LeaseStatus | None:
+        """None also when the lease of this number is not bound to that process."""
+        row = self._store.row("SELECT status FROM lease WHERE id = :id AND process = :process", id=id, process=process)
+        return status_of(LeaseStatus, row[0]) if row else None
+
     def process_of(self, id: int) -> str | None:
         """The process that a lease ends with: while it is not granted, whoever waits for it."""
         row = self._store.row("SELECT process FROM lease WHERE id = :id", id=id)

@@ -77,6 +77,8 @@ MOST_KNOWN = 10_000
 #: a statement that the server itself would have ended by now is not answered any more
 STATEMENT_SECONDS = 30.0
 ANSWER_SECONDS = 5.0
+#: but for what may take its time
+LONG_SECONDS = 3600.0
 
 
 class Connection(psycopg.Connection[Row]):
@@ -146,6 +148,7 @@ class PostgresStore(Store):
     """See `open`."""
 
     net_seconds = 10.0
+    may_forget = True
 
     def __init__(self, url: str) -> None:
         super().__init__(self._now, self._now)
@@ -559,11 +562,12 @@ class PostgresStore(Store):
         self.run("UPDATE store SET version = :version", version=-VERSION if frozen else VERSION)
 
     def take_time(self) -> None:
+        self._own().patience_seconds = lambda: LONG_SECONDS
         self.run("SET LOCAL statement_timeout = 0")
         self.run("SET LOCAL idle_in_transaction_session_timeout = 0")
 
     def fill(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        # As one value: COPY cannot be part of a pipeline, and row by row it would take five times as long.
+        # A page as one value: COPY, though twice as fast, cannot be part of a pipeline.
         def refuse(value: object) -> NoReturn:
             raise StoreDamaged(f"a row of {table} cannot be copied ({quoted(value)}); see: drydock doctor")
 
