@@ -1,6 +1,7 @@
 """The queue in front of the writers: one at a time, nobody for ever, and nothing left of those who die or give up."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,11 @@ def wait_until_queueing(pid: int, number: int = 1) -> None:
         time.sleep(0.001)
 
 
+def threads() -> set[Path]:
+    """The threads of this process, whoever made them."""
+    return set(Path("/proc/self/task").iterdir())
+
+
 def descriptors(lock: Path) -> int:
     """How many descriptors of the lock file this process has."""
     return sum(os.path.realpath(fd) == str(lock) for fd in Path("/proc/self/fd").iterdir())
@@ -135,6 +141,25 @@ def test_a_turn_that_comes_too_late_is_given_away(turnstile: Turnstile, lock: Pa
         next_one.expect("in")
         deadline = time.monotonic() + SECONDS
         while descriptors(lock) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+
+def test_a_thread_that_stood_in_the_queue_leaves_soon_and_another_comes_when_one_is_needed(
+    turnstile: Turnstile, lock: Path
+) -> None:
+    before = threads()
+    for _ in range(2):
+        with Child(HOLD, lock) as holder:
+            holder.expect("in")
+            passes = threading.Timer(0.01, holder.tell)
+            passes.start()
+            turnstile.enter(60.0)
+            passes.join()
+            assert len(threads() - before) == 1
+            turnstile.leave()
+        deadline = time.monotonic() + SECONDS
+        while threads() != before:
             assert time.monotonic() < deadline
             time.sleep(0.001)
 
