@@ -90,14 +90,7 @@ class Request:
             if self.lab:
                 self._choose_beforehand(self.lab.delay_seconds)
             self._ask()
-            while self.pending or self.preparing:
-                if self.preparing:
-                    self._prepare(self.preparing[0])
-                else:
-                    self._advance()
-            if not self.held:
-                with self.store.write() if self.keep else contextlib.nullcontext():
-                    self._keep_if_complete()
+            self.go_on()
             if self.built:
                 self.steps.drop_builds(self.ids)
             return self._checked(self.held)
@@ -106,6 +99,17 @@ class Request:
             raise
         finally:
             self.store.stop_watching()
+
+    def go_on(self) -> None:
+        """Do all that there is to do, until all is held."""
+        while self.pending or self.preparing:
+            if self.preparing:
+                self._prepare(self.preparing[0])
+            else:
+                self._advance()
+        if not self.held:
+            with self.store.write() if self.keep else contextlib.nullcontext():
+                self._keep_if_complete()
 
     def _checked(self, leases: list[Lease]) -> list[Lease]:
         # The first of several may be over before the last is ready.
@@ -256,9 +260,12 @@ class Request:
 
     def _look_at_pending(self) -> None:
         """What was built for a lease is granted when it is ready, by whoever built it."""
-        now = {id: self._status(id) for id in self.pending}
+        found = self._read() if self.count == 1 else []  # most that are woken hold all that they asked for
+        now = {lease.id: lease.status for lease in found} or {id: self._status(id) for id in self.pending}
+        self.preparing += [id for id in self.pending if now[id] not in (LeaseStatus.PENDING, LeaseStatus.ACTIVE)]
         self.pending = [id for id in self.pending if now[id] is LeaseStatus.PENDING]
-        self.preparing += [id for id in now if now[id] not in (LeaseStatus.PENDING, LeaseStatus.ACTIVE)]
+        if not self.pending and not self.preparing and not self.keep:
+            self.held = found
 
     def _prepare(self, id: int) -> None:
         """See a granted lease through to active."""
