@@ -239,9 +239,11 @@ class Store(ABC):
         """
         if (old, new) not in _ARROWS[table]:
             raise ValueError(f"a {table} cannot go from {old} to {new}")
+        statement = _move_statement(table, tuple(columns))
         if new is LeaseStatus.PENDING:
             self.crowded = True
-        if not self.run(_move_statement(table, tuple(columns)), id=id, old=old, new=new, **columns):
+        # Plain text, since what is more than that the driver first tries to adapt, which takes its time.
+        if not self.run(statement, id=id, old=str(old), new=str(new), **columns):
             now = self.row(f"SELECT status FROM {table} WHERE id = :id", id=id)
             raise StatusChanged(table, id, (old,), now[0] if now else None)
 
