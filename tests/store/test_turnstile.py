@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,13 @@ def wait_until_queueing(pid: int, number: int = 1) -> None:
         if sum(line.split()[5] == str(pid) for line in waiting) >= number:
             return
         assert time.monotonic() < deadline, waiting
+        time.sleep(0.001)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
@@ -145,23 +152,37 @@ def test_a_turn_that_comes_too_late_is_given_away(turnstile: Turnstile, lock: Pa
             time.sleep(0.001)
 
 
-def test_a_thread_that_stood_in_the_queue_leaves_soon_and_another_comes_when_one_is_needed(
-    turnstile: Turnstile, lock: Path
+def pass_after_another(turnstile: Turnstile, lock: Path) -> None:
+    """Enter and leave, having had to queue."""
+    with Child(HOLD, lock) as holder:
+        holder.expect("in")
+        passing = threading.Thread(target=lambda: (wait_until_queueing(os.getpid()), holder.tell()))
+        passing.start()
+        turnstile.enter(60.0)
+        passing.join()
+        turnstile.leave()
+
+
+def test_who_queues_again_is_stood_for_by_the_same_thread(
+    turnstile: Turnstile, lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("drydock.store.turnstile.STAYS_SECONDS", 60.0)
+    before, stood = threads(), set()
+    for _ in range(3):
+        pass_after_another(turnstile, lock)
+        wait_for(lambda: len(threads() - before) == 1)
+        stood |= threads() - before
+    assert len(stood) == 1
+
+
+def test_a_thread_that_stood_in_the_queue_leaves_and_another_comes_when_one_is_needed(
+    turnstile: Turnstile, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drydock.store.turnstile.STAYS_SECONDS", 0.001)
     before = threads()
-    for _ in range(2):
-        with Child(HOLD, lock) as holder:
-            holder.expect("in")
-            passes = threading.Timer(0.01, holder.tell)
-            passes.start()
-            turnstile.enter(60.0)
-            passes.join()
-            assert len(threads() - before) == 1
-            turnstile.leave()
-        deadline = time.monotonic() + SECONDS
-        while threads() != before:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+    for _ in range(3):
+        pass_after_another(turnstile, lock)
+        wait_for(lambda: threads() <= before)
 
 
 def test_interrupted_while_queueing_it_can_be_entered_again(lock: Path) -> None:
