@@ -26,7 +26,11 @@ _WIDTH = 15
 # Word for word the condition of the index lease_deadline, or it is not used.
 _HAS_DEADLINE = "deadline IS NOT NULL AND status IN ('acquired', 'active')"
 _FROM = "FROM lease l LEFT JOIN resource r ON r.id = l.resource LEFT JOIN blueprint p ON p.id = r.blueprint"
-
+# Never before whoever asked last, or a clock that was set back would let newcomers pass those who wait.
+_ASKED_AT = (
+    "(SELECT CASE WHEN :crowded = 1 AND asked > :now THEN asked ELSE :now END FROM"
+    " (SELECT (SELECT turn + priority * :head_start FROM lease WHERE id = (SELECT max(id) FROM lease)) AS asked) last)"
+)
 
 #: most of what is freed goes to one of the first
 FIRST_IN_THE_QUEUE = 8
@@ -84,11 +88,10 @@ class Leases:
         """Insert a pending lease; return its id. With `process` it ends when that process dies. Not `crowded`: nobody
         else waits."""
         self._store.crowded = True
-        asked_at = self._asked_at() if crowded else self._store.clock()
         row = self._store.row(
             "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
             " process, not_before, failures, created_at)"
-            " VALUES ('pending', :type, :blueprints, :owner, :priority, :attributes, :turn,"
+            f" VALUES ('pending', :type, :blueprints, :owner, :priority, :attributes, {_ASKED_AT} - :priority * :head_start,"
             " '[]', :until, :ttl, 0, :process, 0, 0, :now) RETURNING id",
             type=demand.type,
             blueprints=canonical(demand.blueprints),
@@ -98,17 +101,12 @@ class Leases:
             until=terms.until,
             ttl=terms.ttl,
             process=process,
-            turn=asked_at - terms.priority * HEAD_START_SECONDS,
+            crowded=int(crowded),
+            head_start=HEAD_START_SECONDS,
             now=self._store.clock(),
         )
         assert row is not None
         return int(row[0])
-
-    def _asked_at(self) -> float:
-        # Never before whoever asked last, or a clock that was set back would let newcomers pass.
-        last = self._store.row("SELECT turn, priority FROM lease WHERE id = (SELECT max(id) FROM lease)")
-        now = self._store.clock()
-        return now if last is None else max(now, last[0] + last[1] * HEAD_START_SECONDS)
 
     def join(self, ids: Sequence[int]) -> None:
         """Note that these leases are granted together or not at all."""
