@@ -289,13 +289,14 @@ class Allocator:
     # ---- how they commit
 
     def _granted(self, lease: int, room: Room, blueprint: Blueprint) -> bool:
-        if self._keys_lost.intersection(lock.key for lock in lease_locks(room)):
+        locks = lease_locks(room)
+        if self._keys_lost and self._keys_lost.intersection(lock.key for lock in locks):
             return False
         if self.ahead.things and self.ahead.keeps(room.shape, json.loads(room.attributes)):
             return False
         holder = f"lease:{lease}"
         try:
-            keys = self._take(lease_locks(room), holder)
+            keys = self._take(locks, holder)
         except SlotLockHeld as lost:
             self._note(lease, blueprint, lost)
             return False

@@ -38,7 +38,7 @@ def check_name(value: object, where: str) -> str:
         raise ConfigError(f"{where}: a name may not be empty")
     if len(value) > LONGEST_NAME:
         raise ConfigError(f"{where}: name {quoted(value[:40])}… is longer than {LONGEST_NAME} characters")
-    for character in value:
+    for character in () if value.isprintable() else value:
         if unicodedata.category(character).startswith("C"):
             raise ConfigError(f"{where}: name {quoted(value)} contains control character U+{ord(character):04X}")
     if not value.isascii():
@@ -131,8 +131,8 @@ def clean(value: object, where: str) -> Any:
 
 def canonical(value: object) -> str:
     """The one JSON text of `value`: sorted keys, no spaces, ASCII only."""
-    if value == {}:  # most ask for nothing in particular
-        return "{}"
+    if not value and isinstance(value, dict | tuple):  # most ask for nothing in particular
+        return "{}" if isinstance(value, dict) else "[]"
     return _encode(value)
 
 

@@ -100,13 +100,7 @@ class Request:
             if self.lab:
                 self._choose_beforehand(self.lab.delay_seconds)
             self.store.insist(self._ask)
-            while self.pending or self.preparing:
-                try:
-                    self.store.insist(self._go_on)
-                except _ForgottenError:
-                    self.store.insist(self._ask)
-            if not self.held:
-                self.store.insist(self._keep)
+            self.go_on()
             if self.built:
                 self.store.insist(lambda: self.steps.drop_builds(self.ids))
             return self._checked(self.held)
@@ -115,6 +109,16 @@ class Request:
             raise
         finally:
             self.store.stop_watching()
+
+    def go_on(self) -> None:
+        """Do all that there is to do, until all is held."""
+        while self.pending or self.preparing:
+            try:
+                self.store.insist(self._step)
+            except _ForgottenError:
+                self.store.insist(self._ask)
+        if not self.held:
+            self.store.insist(self._keep)
 
     def _checked(self, leases: list[Lease]) -> list[Lease]:
         # The first of several may be over before the last is ready.
@@ -194,7 +198,7 @@ class Request:
         if self._decision is not None and self._decision.act is Act.WAIT:
             self._seen = self.store.version()  # read later, it would hide what was committed in between
 
-    def _go_on(self) -> None:
+    def _step(self) -> None:
         try:
             if self.preparing:
                 self._prepare(self.preparing[0])
@@ -283,9 +287,12 @@ class Request:
 
     def _look_at_pending(self) -> None:
         """What was built for a lease is granted when it is ready, by whoever built it."""
-        now = {id: self._status(id) for id in self.pending}
+        found = self._read() if self.count == 1 else []  # most that are woken hold all that they asked for
+        now = {lease.id: lease.status for lease in found} or {id: self._status(id) for id in self.pending}
+        self.preparing += [id for id in self.pending if now[id] not in (LeaseStatus.PENDING, LeaseStatus.ACTIVE)]
         self.pending = [id for id in self.pending if now[id] is LeaseStatus.PENDING]
-        self.preparing += [id for id in now if now[id] not in (LeaseStatus.PENDING, LeaseStatus.ACTIVE)]
+        if not self.pending and not self.preparing and not self.keep:
+            self.held = found
 
     def _prepare(self, id: int) -> None:
         """See a granted lease through to active."""

@@ -115,20 +115,13 @@ class Waits(Exception):
 
 
 class Stepwise(Request):
-    """A request whose process does other things instead of sleeping, and looks when it is told to."""
+    """A request whose process does other things instead of sleeping, and looks when it is told to: its `go_on` raises
+    `Waits` unless all is held."""
 
     def _wait(self, again_at: float | None) -> None:
         self._look_at_pending()  # as whoever is woken does first
-        if not self.preparing:
+        if self.pending:
             raise Waits
-
-    def go_on(self) -> None:
-        """Do all that there is to do. Raises `Waits` unless all is held."""
-        while self.pending or self.preparing:
-            if self.preparing:
-                self._prepare(self.preparing[0])
-            else:
-                self._advance()
 
 
 @dataclasses.dataclass(eq=False)

@@ -333,9 +333,11 @@ class Store(ABC):
         """
         if (old, new) not in _ARROWS[table]:
             raise ValueError(f"a {table} cannot go from {old} to {new}")
+        statement = _move_statement(table, tuple(columns))
         if new is LeaseStatus.PENDING:
             self.crowded = True
-        self._move(table, id, old, _move_statement(table, tuple(columns)), dict(columns, id=id, old=old, new=new))
+        # Plain text, since what is more than that the driver first tries to adapt, which takes its time.
+        self._move(table, id, old, statement, dict(columns, id=id, old=str(old), new=str(new)))
 
     def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
         if not self.change(statement, **values):

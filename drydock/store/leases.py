@@ -26,8 +26,6 @@ _WIDTH = 15
 # Word for word the condition of the index lease_deadline, or it is not used.
 _HAS_DEADLINE = "deadline IS NOT NULL AND status IN ('acquired', 'active')"
 _FROM = "FROM lease l LEFT JOIN resource r ON r.id = l.resource LEFT JOIN blueprint p ON p.id = r.blueprint"
-
-
 #: most of what is freed goes to one of the first
 FIRST_IN_THE_QUEUE = 8
 #: each step of priority counts like having asked so much earlier

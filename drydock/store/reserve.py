@@ -19,6 +19,7 @@ class Reserve:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._folder = os.path.dirname(path)
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
@@ -35,7 +36,7 @@ class Reserve:
     def is_needed(self) -> bool:
         """Whether so little is free that even an ending might not find room."""
         try:
-            system = os.statvfs(os.path.dirname(self.path))
+            system = os.statvfs(self._folder)
         except OSError:
             return False
         return system.f_blocks > 0 and system.f_bavail * system.f_frsize < SIZE

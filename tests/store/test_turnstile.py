@@ -1,8 +1,9 @@
 """The queue in front of the writers: one at a time, nobody for ever, and nothing left of those who die or give up."""
 
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,18 @@ def wait_until_queueing(pid: int, number: int = 1) -> None:
         time.sleep(0.001)
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def threads() -> set[Path]:
+    """The threads of this process, whoever made them."""
+    return set(Path("/proc/self/task").iterdir())
+
+
 def descriptors(lock: Path) -> int:
     """How many descriptors of the lock file this process has."""
     return sum(os.path.realpath(fd) == str(lock) for fd in Path("/proc/self/fd").iterdir())
@@ -137,6 +150,39 @@ def test_a_turn_that_comes_too_late_is_given_away(turnstile: Turnstile, lock: Pa
         while descriptors(lock) > 1:
             assert time.monotonic() < deadline
             time.sleep(0.001)
+
+
+def pass_after_another(turnstile: Turnstile, lock: Path) -> None:
+    """Enter and leave, having had to queue."""
+    with Child(HOLD, lock) as holder:
+        holder.expect("in")
+        passing = threading.Thread(target=lambda: (wait_until_queueing(os.getpid()), holder.tell()))
+        passing.start()
+        turnstile.enter(60.0)
+        passing.join()
+        turnstile.leave()
+
+
+def test_who_queues_again_is_stood_for_by_the_same_thread(
+    turnstile: Turnstile, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drydock.store.turnstile.STAYS_SECONDS", 60.0)
+    before, stood = threads(), set()
+    for _ in range(3):
+        pass_after_another(turnstile, lock)
+        wait_for(lambda: len(threads() - before) == 1)
+        stood |= threads() - before
+    assert len(stood) == 1
+
+
+def test_a_thread_that_stood_in_the_queue_leaves_and_another_comes_when_one_is_needed(
+    turnstile: Turnstile, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drydock.store.turnstile.STAYS_SECONDS", 0.001)
+    before = threads()
+    for _ in range(3):
+        pass_after_another(turnstile, lock)
+        wait_for(lambda: threads() <= before)
 
 
 def test_interrupted_while_queueing_it_can_be_entered_again(lock: Path) -> None:
