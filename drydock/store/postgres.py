@@ -166,7 +166,8 @@ class PostgresStore(Store):
         self._pid = os.getpid()
         self._transaction: ExitStack | None = None
         self._pipeline: psycopg.Pipeline | None = None
-        self._moves: list[StatusChanged] = []  # what to raise if what was sent last changed nothing
+        #: what to raise if a statement that was sent, and may be unanswered, has changed nothing
+        self._moves: list[tuple[psycopg.Cursor[Row], StatusChanged]] = []
         self._moment: float | None = None  # the server's clock in the transaction that is open
         self._ahead = 0.0  # so far, at most, is the server's clock before our uptime
         self._change = 0
@@ -288,7 +289,8 @@ class PostgresStore(Store):
         try:
             yield
         except psycopg.errors.DivisionByZero as error:
-            raise self._moves[0] if self._moves else error from error
+            moves, self._moves = self._moves, []
+            raise next((changed for sent, changed in moves if sent.statusmessage is None), error) from error
         except psycopg.Error as error:
             connection = self._connection
             lost = connection is None or connection.closed
@@ -356,8 +358,10 @@ class PostgresStore(Store):
 
     def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
         # The server is told what must be: then nobody has to wait for its answer before going on.
-        self._moves.append(StatusChanged(table, id, (old,), "changed"))
-        self.run(f"WITH moved AS ({statement} RETURNING 1) SELECT 1 / count(*) FROM moved", **values)
+        text, names = _numbered(f"WITH moved AS ({statement} RETURNING 1) SELECT 1 / count(*) FROM moved")
+        with self._translated():
+            sent = self._own().execute(text, [values[name] for name in names])
+        self._moves.append((sent, StatusChanged(table, id, (old,), "changed")))
 
     def change(self, statement: str, **parameters: Any) -> int:
         assert self._transaction is not None
@@ -723,7 +727,12 @@ class PostgresStore(Store):
     def version(self) -> int:
         if self._moment is not None and self._transaction is not None:
             return self._change
-        return int(self._ask(f"SELECT last_value FROM {SCHEMA}.change", [])[0][0])
+        # The number grows as a transaction begins. While one is under way its sign tells, so that its end changes it, too.
+        number = (
+            "SELECT CASE WHEN pg_try_advisory_xact_lock_shared($1) THEN 1 ELSE -1 END"
+            f" * (last_value - (NOT is_called)::int) FROM {SCHEMA}.change"
+        )
+        return int(self._ask(number, [self._turn])[0][0])
 
     # ---- keeping watch
 
