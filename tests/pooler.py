@@ -171,7 +171,7 @@ class Pooler:
                 client.backend.writer.write(message)
         except Refused as refused:
             writer.write(refused.args[0])
-        except GONE:
+        except (*GONE, asyncio.CancelledError):  # the last is our own end
             pass
         finally:
             if pool is not None and client.backend is not None:  # in the midst of a transaction, which the server ends
