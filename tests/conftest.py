@@ -183,9 +183,11 @@ def postgres_store(postgres: Server, _empty_store: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(PostgresStore, "open", noted)
     url = postgres.new_database(_empty_store)
     yield url
-    if any(not store._closed for store in opened):  # its leases keep it open until the process ends
-        with opened[0].write():
-            opened[0].run("DELETE FROM lease")
     for store in opened:
         store.close()
+    if held := [store for store in opened if not store._closed]:  # their leases would keep them until the process ends
+        with held[0].write():
+            held[0].run("DELETE FROM lease")
+        for store in held:
+            store.close()
     postgres.drop_database(url)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import Child
 
 import drydock
 from drydock import errors
 from drydock.api import Connection, Lease, Leases
+from drydock.testing.children import Child
 
 POOL = {
     "blueprint": {

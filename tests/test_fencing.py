@@ -12,12 +12,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from children import Child, run_together
 from conftest import LAB, Cli
 
 import drydock
 from drydock import fencing
 from drydock.errors import ConfigError, Conflict, LeaseLost, StoreBusy, StoreError, WrongFence
+from drydock.testing.children import Child, run_together
 
 ROOT = Path(__file__).parent.parent
 [RECIPE] = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)

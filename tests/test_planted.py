@@ -7,13 +7,13 @@ from pathlib import Path
 
 import planted
 import pytest
-from children import Child
 from conftest import LAB, Clock, apply
 
 from drydock.engine import Engine
 from drydock.errors import LeaseLost
 from drydock.model import Demand
 from drydock.store.sqlite import SqliteStore
+from drydock.testing.children import Child
 
 #: a process that holds a lease and then lets its number go to another program: what `exec` keeps is the number alone
 HOLDS = """

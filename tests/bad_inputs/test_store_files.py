@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from children import Child
 from conftest import Cli, Ran, apply
 from in_process import InProcess
 
@@ -26,6 +25,7 @@ from drydock.errors import DrydockError, StoreDamaged, StoreError
 from drydock.model import Demand
 from drydock.store import sqlite
 from drydock.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
+from drydock.testing.children import Child
 
 from .planting import plant
 from .privileges import UNPRIVILEGED, Enterable

@@ -16,7 +16,8 @@ from itertools import count
 from drydock.config import parse_pool
 from drydock.engine import Engine
 from drydock.model import LeaseStatus
-from drydock.store.sqlite import SqliteStore
+from drydock.store import open_store
+from drydock.store.base import Store
 
 from .promises import broken_promises
 from .stage import KINDS, lease, on
@@ -70,11 +71,11 @@ def _die(engine: Engine, lease: int) -> None:
         engine.store.leases.bind(lease, "0123456789ab")  # nobody's
 
 
-def _engine(store: SqliteStore) -> Engine:
+def _engine(store: Store) -> Engine:
     return Engine(store, environment={"DRYDOCK_BLUEPRINTS": str(KINDS)})
 
 
-def _die_at(store: SqliteStore, number: int, *, after: bool) -> None:
+def _die_at(store: Store, number: int, *, after: bool) -> None:
     commit, commits = store._commit, count(1)
 
     def dying() -> None:
@@ -88,14 +89,14 @@ def _die_at(store: SqliteStore, number: int, *, after: bool) -> None:
     store._commit = dying  # type: ignore[method-assign]
 
 
-def crash(path: str, verb: str, number: int, *, after: bool) -> bool:
+def crash(address: str, verb: str, number: int, *, after: bool) -> bool:
     """Call `verb` in a process that dies at that commit; False if it came to its end first."""
     child = os.fork()
     if child:
         return os.WIFSIGNALED(os.waitpid(child, 0)[1])
     code = 1
     try:
-        with contextlib.closing(SqliteStore.open(path)) as store:
+        with contextlib.closing(open_store(address)) as store:
             _die_at(store, number, after=after)
             VERBS[verb](_engine(store))
         code = 0
@@ -103,9 +104,9 @@ def crash(path: str, verb: str, number: int, *, after: bool) -> bool:
         os._exit(code)
 
 
-def next_command(path: str) -> dict[str, object]:
+def next_command(address: str) -> dict[str, object]:
     """What the next command finds and leaves."""
-    with contextlib.closing(SqliteStore.open(path)) as store:
+    with contextlib.closing(open_store(address)) as store:
         engine = _engine(store)
         engine.tend()
         broken = broken_promises(store, settled=True)
@@ -119,15 +120,15 @@ def next_command(path: str) -> dict[str, object]:
         return {"broken": broken, "held": held}
 
 
-def main(path: str, verb: str) -> None:
-    with contextlib.closing(SqliteStore.open(path)) as store:
+def main(address: str, verb: str) -> None:
+    with contextlib.closing(open_store(address)) as store:
         _engine(store).apply(parse_pool(POOL, "pool"))
     for after in (False, True):
         for number in count(1):
-            with contextlib.closing(SqliteStore.open(path)) as store:
+            with contextlib.closing(open_store(address)) as store:
                 GIVEN[verb](_engine(store))
-            crashed = crash(path, verb, number, after=after)
-            found = next_command(path)
+            crashed = crash(address, verb, number, after=after)
+            found = next_command(address)
             sys.stdout.write(json.dumps({"commit": number, "after": after, "crashed": crashed, **found}) + "\n")
             if not crashed:
                 break

@@ -40,10 +40,10 @@ def pipe(tmp_path: Path) -> Path:
     "verb",
     ["lease", "lease and reclaim", "release", "release-resource", "reclaim", "expiry", "death", "lifetime"],
 )
-def test_a_crash_at_any_commit_is_put_right_by_the_next_command(path: Path, verb: str) -> None:
+def test_a_crash_at_any_commit_is_put_right_by_the_next_command(store_address: str, verb: str) -> None:
     """S45, S103: before a commit nothing of it is there, after it somebody goes on; no slot lock is left behind."""
     told = subprocess.run(
-        [sys.executable, "-m", "behaviours.crash_points", str(path), verb],
+        [sys.executable, "-m", "behaviours.crash_points", store_address, verb],
         cwd=TESTS, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from children import Child
 from conftest import Clock
 
 from drydock import serving, tending
@@ -14,9 +13,10 @@ from drydock.endings import release_lease
 from drydock.engine import Engine
 from drydock.errors import DrydockError, NothingFree
 from drydock.model import LeaseStatus, ResourceStatus
+from drydock.testing.children import Child
 
 from .stage import KINDS, Stage, control, lease, on
-from .waiting import Waiter, hands_over, woken
+from .waiting import Waiter, hands_over, noted_wakes, woken
 
 pytestmark = pytest.mark.usefixtures("nobody_polls")
 
@@ -27,8 +27,8 @@ TWO_HOSTS = {"kind": "host-pool", "hosts": ["h1", "h2"]}
 OTHER = """
 from drydock.engine import Engine
 from drydock.model import Demand
-from drydock.store.sqlite import SqliteStore
-store = SqliteStore.open(sys.argv[1])
+from drydock.store import open_store
+store = open_store(sys.argv[1])
 engine = Engine(store, environment={"DRYDOCK_BLUEPRINTS": sys.argv[3]})
 sleep = store.wait_for_news
 def stand(seconds):
@@ -45,8 +45,8 @@ hear()
 DIES = """
 import signal
 from drydock.engine import Engine
-from drydock.store.sqlite import SqliteStore
-store = SqliteStore.open(sys.argv[1])
+from drydock.store import open_store
+store = open_store(sys.argv[1])
 commit = store._commit
 def dying():
     if sys.argv[2] == "before":
@@ -61,7 +61,7 @@ engine.release(1)
 
 @contextmanager
 def other(stage: Stage, type: str) -> Iterator[Child]:
-    with Child(OTHER, stage.path, type, KINDS) as child:
+    with Child(OTHER, stage.address, type, KINDS) as child:
         yield child
 
 
@@ -270,8 +270,9 @@ def test_nobody_is_woken_by_a_transaction_that_is_lost(stage: Stage) -> None:
     finish(stage, head)
 
 
+@pytest.mark.usefixtures("path")
 def test_he_is_woken_after_the_commit_not_before(stage: Stage) -> None:
-    """Woken earlier he would look, find nothing, and sleep again."""
+    """Woken earlier he would look, find nothing, and sleep again. (Where the commit itself wakes, it is one moment.)"""
     stage.offer(lab=ONE_HOST)
     held = stage.lease("host")
     head = Waiter(stage)
@@ -306,13 +307,19 @@ def test_who_is_told_of_room_between_his_look_and_his_sleep_looks_again(stage: S
 
 
 def test_who_was_granted_and_never_woken_finds_it_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The net below the wake-ups: whoever should have sent the datagram was killed."""
+    """The net below the wake-ups: whoever should have woken him was killed."""
     monkeypatch.setattr(tending, "ROUND_SECONDS", 0.05)
     monkeypatch.setattr(tending, "WATCH_SECONDS", 0.05)
     stage.offer(lab=ONE_HOST)
     held = stage.lease("host")
     head = Waiter(stage)
-    stage.store._wake = lambda _: None  # type: ignore[method-assign]
+    commit = stage.store._commit
+
+    def silent() -> None:
+        stage.store._awake.clear()
+        commit()
+
+    stage.store._commit = silent  # type: ignore[method-assign]
     stage.engine.release(held.id)
     assert head.held()[0].status is LeaseStatus.ACTIVE
 
@@ -338,7 +345,7 @@ def test_a_dead_request_for_several_keeps_nothing(open_air: Stage) -> None:
     open_air.offer(lab=TWO_HOSTS)
     held = open_air.lease("host")
     code = OTHER.replace('owner="child"', 'owner="child", count=2').replace("[held]", "held")
-    with Child(code, open_air.path, "host", KINDS) as dying:
+    with Child(code, open_air.address, "host", KINDS) as dying:
         dying.expect("waiting")
         with pytest.raises(NothingFree):
             open_air.lease("host")
@@ -353,14 +360,14 @@ def test_killed_at_the_commit_of_a_release(open_air: Stage, moment: str) -> None
     open_air.offer(lab=ONE_HOST)
     held = open_air.lease("host")
     head = Waiter(open_air)
-    with Child(DIES, open_air.path, moment) as releasing:
+    with Child(DIES, open_air.address, moment) as releasing:
         assert releasing.hear() == ""
         assert releasing.process.wait(60) == -signal.SIGKILL
     happened = moment == "after"
     assert (open_air.lease_status(held.id) is LeaseStatus.DESTROYED, head.granted) == (happened, happened)
     if not happened:
         open_air.engine.release(held.id)
-    else:  # nobody woke him
+    else:  # unless the commit has, nobody woke him
         assert head.engine is not None
         open_air.store._wake(str(head.process))
     finish(open_air, head)
@@ -462,10 +469,9 @@ def test_where_there_is_room_for_one_the_next_is_not_woken(stage: Stage) -> None
     stage.lease()
     first, second = Waiter(stage, "hoax"), Waiter(stage, "hoax")
     stage.offer(hoax={"limit": 2})
-    names: list[str] = []
     assert first.engine is not None
-    first.engine.store._wake = names.append  # type: ignore[method-assign]
-    finish(stage, first)
+    with noted_wakes(first.engine.store) as names:
+        finish(stage, first)
     assert second.process not in names
     second.give_up()
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Child
 from conftest import Clock
 
 from drydock.errors import ConfigError, LeaseLost, NothingFree
 from drydock.model import Lease, LeaseStatus, ResourceStatus
+from drydock.testing.children import Child
 
 from .stage import Gate, Stage, control, on, pausing, several
 

@@ -10,7 +10,7 @@ from drydock.model import LeaseStatus
 from drydock.store.leases import HEAD_START_SECONDS
 
 from .stage import Stage, control, on, several
-from .waiting import Waiter, granted, served
+from .waiting import Waiter, granted, noted_wakes, served
 
 pytestmark = pytest.mark.usefixtures("nobody_polls")
 
@@ -400,10 +400,9 @@ def test_who_could_build_only_what_several_keep_is_not_woken(stage: Stage) -> No
     held = [stage.lease() for _ in range(2)]
     both, one = Waiter(stage, "hoax", count=2), Waiter(stage, "hoax")
     stage.engine.release_resource(on(held[0]).id)
-    names: list[str] = []
     assert both.engine is not None
-    both.engine.store._wake = names.append  # type: ignore[method-assign]
-    both.look()
+    with noted_wakes(both.engine.store) as names:
+        both.look()
     assert names == []
     stage.engine.release_resource(on(held[1]).id)
     for lease in both.held():
@@ -471,7 +470,8 @@ def test_a_request_whose_row_is_damaged_stands_in_nobodys_way(stage: Stage) -> N
     stage.offer(lab=hosts("a"))
     held = stage.lease("host")
     damaged, waiter = Waiter(stage), Waiter(stage)
-    stage.store.run("UPDATE lease SET attributes = '{' WHERE id = :id", id=damaged.id)
+    with stage.store.write():
+        stage.store.run("UPDATE lease SET attributes = '{' WHERE id = :id", id=damaged.id)
     stage.engine.release_resource(on(held).id)  # its binding is free: everybody is asked whether he can use it
     assert waiter.granted
     assert stage.events("queue.not-served") == []

@@ -4,12 +4,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from children import Child
 from conftest import Cli
 from in_process import InProcess
 
 from drydock.cli.app import App
 from drydock.engine import Engine
+from drydock.testing.children import Child
 
 HOLD = """
 import drydock

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 
 import pytest
-from children import Child
 from conftest import Cli
 from in_process import InProcess
 
 from drydock.engine import Engine
+from drydock.testing.children import Child
 
 HOLD = """
 import drydock

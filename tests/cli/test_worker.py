@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from children import Child
 from conftest import LAB, Cli
 
 import drydock
 from drydock.engine import Engine
 from drydock.forgetting import ROWS_A_STEP
 from drydock.store.sqlite import SqliteStore
+from drydock.testing.children import Child
 
 HOLD = """
 import drydock

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from behaviours.stage import KINDS, lease, several
-from children import Child
 from conftest import apply
 
 from drydock.engine import Engine
 from drydock.errors import NothingFree
 from drydock.model import Demand, Terms
+from drydock.testing.children import Child
 
 HOSTS: dict[str, Any] = {"kind": "host-pool", "hosts": ["h1", "h2"]}
 POOL: dict[str, Any] = {"blueprint": {"lab": HOSTS}}

@@ -4,8 +4,9 @@ import subprocess
 import sys
 from typing import IO
 
-from children import PRELUDE, Child
 from conftest import Cli
+
+from drydock.testing.children import PRELUDE, Child
 
 READY = """
 import signal, time

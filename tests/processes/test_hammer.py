@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Child
 from conftest import Cli
 
 import drydock
 from drydock.engine import Engine
 from drydock.store.sqlite import SqliteStore
+from drydock.testing.children import Child
 
 HOSTS = 4
 WORKERS = 8

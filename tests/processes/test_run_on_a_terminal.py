@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Self
 
 import pytest
-from children import PRELUDE
 from conftest import LAB, Cli
 
 import drydock
+from drydock.testing.children import PRELUDE
 
 SECONDS = 60.0
 #: makes the terminal that it is given the one that it is controlled by, and becomes what follows

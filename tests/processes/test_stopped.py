@@ -4,10 +4,10 @@ import os
 import signal
 from pathlib import Path
 
-from children import Child
 from conftest import LAB
 
 import drydock
+from drydock.testing.children import Child
 
 WAIT = """
 import drydock

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import Child
 
 from drydock.store.sqlite import SqliteStore
 from drydock.store.wakeups import LONGEST_PATH_BYTES
+from drydock.testing.children import Child
 
 #: it would wait for an hour, and whoever hears it loses patience long before
 LISTEN = """
@@ -67,11 +67,6 @@ def wake(store: SqliteStore, *names: str) -> None:
             store.wake(name)
 
 
-def wake_and_fail(store: SqliteStore, name: str) -> None:
-    store.wake(name)
-    raise RuntimeError
-
-
 def sockets(path: Path) -> list[str]:
     """The names of all that listen, or did and left their socket behind."""
     folder = Path(f"{path}.wake")
@@ -79,22 +74,6 @@ def sockets(path: Path) -> list[str]:
 
 
 # ---- what wakes, and whom
-
-
-def test_whoever_waits_is_woken(store: SqliteStore, listener: Listener) -> None:
-    listener.tell("wait")
-    listener.expect("waiting")
-    wake(store, listener.name)
-    listener.expect("woken True")
-
-
-def test_a_wake_up_between_the_look_and_the_wait_is_not_lost(store: SqliteStore, listener: Listener) -> None:
-    for number in range(3):
-        listener.tell("look")
-        listener.expect(str(number))
-        wake(store, listener.name)
-        listener.tell("wait")
-        listener.expect("waiting", "woken True")
 
 
 def test_several_wake_ups_end_one_wait(store: SqliteStore, listener: Listener) -> None:
@@ -105,43 +84,6 @@ def test_several_wake_ups_end_one_wait(store: SqliteStore, listener: Listener) -
     listener.expect("waiting", "woken True")
     listener.tell("wait a moment")
     listener.expect("woken False")
-
-
-def test_only_who_is_named_is_woken(store: SqliteStore, path: Path, listener: Listener) -> None:
-    with Listener(path) as other:
-        wake(store, listener.name)
-        other.tell("wait a moment")
-        other.expect("woken False")
-        listener.tell("wait a moment")
-        listener.expect("woken True")
-
-
-def test_what_others_and_he_himself_write_wakes_nobody(store: SqliteStore, listener: Listener) -> None:
-    wake(store)
-    listener.tell("write")
-    listener.expect("written")
-    listener.tell("wait a moment")
-    listener.expect("woken False")
-
-
-def test_a_transaction_that_is_rolled_back_wakes_nobody(store: SqliteStore, listener: Listener) -> None:
-    with pytest.raises(RuntimeError), store.write():
-        wake_and_fail(store, listener.name)
-    wake(store)  # nor does the next one
-    listener.tell("wait a moment")
-    listener.expect("woken False")
-
-
-def test_who_is_woken_finds_the_change_committed(store: SqliteStore, listener: Listener) -> None:
-    with store.write():
-        store.events.add("happened")
-        store.wake(listener.name)
-        listener.tell("wait a moment")
-        listener.expect("woken False")
-    listener.tell("wait")
-    listener.expect("waiting", "woken True")
-    listener.tell("look")
-    listener.expect("1")
 
 
 def test_a_stranger_s_datagram_is_a_wake_up_like_any(path: Path, listener: Listener) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from children import Child
 from conftest import LAB, apply
 
 from drydock.engine import Engine
 from drydock.model import Demand
 from drydock.store import presence
+from drydock.testing.children import Child
+
+pytestmark = pytest.mark.usefixtures("path")
 
 ANNOUNCE = """
 from drydock.store import presence

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Child, run_together
 from conftest import LAB, Cli, apply
 from old_stores import make_schema_1
 from sqlite_utils import Database
@@ -19,6 +18,9 @@ from drydock.errors import NothingFree, StoreDamaged
 from drydock.model import Demand, Finding, Lease
 from drydock.store import schema, sqlite
 from drydock.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
+from drydock.testing.children import Child, run_together
+
+pytestmark = pytest.mark.usefixtures("path")
 
 OURS = {"store", "source", "blueprint", "shape", "binding", "trait", "resource", "lease", "slot_lock", "event"}
 

@@ -1,18 +1,20 @@
-"""Reading, writing, and the part of a transaction that can be lost alone; what the driver is told; what a fork may do."""
+"""What is SQLite's own of transactions: how long a turn is waited for, what the driver is told, and the file under it."""
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import Child
 from conftest import apply
 
 from drydock.engine import Engine
 from drydock.errors import ConfigError, StoreBusy, StoreDamaged, StoreError
 from drydock.model import Demand
 from drydock.store.sqlite import SqliteStore
+from drydock.testing.children import Child
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 @pytest.fixture
@@ -31,58 +33,6 @@ def other(store: SqliteStore, path: Path) -> Iterator[SqliteStore]:
 
 def names(store: SqliteStore) -> list[str]:
     return [event.event for event in store.events.latest(100)]
-
-
-def fail(store: SqliteStore, event: str, error: type[BaseException] = RuntimeError) -> None:
-    store.events.add(event)
-    raise error
-
-
-# ---- write, attempt, read
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_a_write_is_kept_whole_or_not_at_all(
-    store: SqliteStore, other: SqliteStore, error: type[BaseException]
-) -> None:
-    with store.write():
-        store.events.add("kept")
-    with pytest.raises(error), store.write():
-        fail(store, "lost", error)
-    assert names(other) == ["kept"]
-    other.patience_seconds = 0.0
-    with other.write():  # the turn was given away too
-        other.events.add("next")
-
-
-def test_what_is_written_is_seen_by_others_only_when_it_is_committed(store: SqliteStore, other: SqliteStore) -> None:
-    with store.write():
-        store.events.add("mine")
-        assert names(store) == ["mine"]
-        assert names(other) == []
-    assert names(other) == ["mine"]
-
-
-def test_an_attempt_that_fails_undoes_its_own_part_alone(store: SqliteStore, other: SqliteStore) -> None:
-    with store.write():
-        store.events.add("before")
-        with pytest.raises(RuntimeError), store.attempt():
-            fail(store, "tried")
-        with store.attempt():
-            store.events.add("outer")
-            with pytest.raises(RuntimeError), store.attempt():
-                fail(store, "inner")
-        store.events.add("after")
-    assert names(other) == ["before", "outer", "after"]
-
-
-def test_a_read_sees_one_moment(store: SqliteStore, other: SqliteStore) -> None:
-    with store.read():
-        assert names(store) == []
-        with other.write():
-            other.events.add("meanwhile")
-        assert names(store) == []
-    assert names(store) == ["meanwhile"]
 
 
 def test_who_cannot_have_a_turn_in_time_is_told_and_can_go_on(store: SqliteStore, other: SqliteStore) -> None:
@@ -179,48 +129,6 @@ def test_the_log_does_not_outlive_the_last_who_closes(store: SqliteStore, path: 
     connection.close()
 
 
-# ---- fork
-
-FORK = """
-from drydock.errors import StoreError
-from drydock.store.sqlite import SqliteStore
-
-store = SqliteStore.open(sys.argv[1])
-with store.write():
-    store.events.add("before")
-me = store.process
-child = os.fork()
-if not child:
-    try:
-        with store.write():
-            store.events.add("from the child")
-    except StoreError as error:
-        say(error)
-    store.close()
-    own = SqliteStore.open(sys.argv[1])
-    with own.write():
-        own.events.add("by its own")
-    own.close()
-    sys.stdout.flush()
-    os._exit(0)
-os.waitpid(child, 0)
-with store.write():
-    store.events.add("after")
-say(store.is_alive(me))
-hear()
-store.close()
-"""
-
-
-def test_a_forked_child_must_open_its_own_and_harms_nothing(path: Path, connect: Callable[..., Engine]) -> None:
-    with Child(FORK, path) as child:
-        child.expect("this connection was opened before a fork; the child must open its own", "True")
-        store = connect().store
-        assert [event.event for event in store.events.latest(9)] == ["before", "by its own", "after"]
-        child.tell()
-        assert child.rest() == []
-
-
 # ---- nothing but SQLite opens the file
 
 AUDIT = """
@@ -264,20 +172,3 @@ def test_once_sqlite_has_it_nothing_else_opens_the_database(path: Path, there: b
         opened = set(child.rest())
     assert opened - {"end"} <= {"drydock.db.lock", "drydock.db.live", "drydock.db.reserve"}
     assert "drydock.db.lock" in opened
-
-
-def test_a_committed_write_survives_kill_9_of_its_process(path: Path) -> None:
-    with Child(
-        "from drydock.store.sqlite import SqliteStore\n"
-        "store = SqliteStore.open(sys.argv[1])\n"
-        "with store.write():\n    store.events.add('kept')\n"
-        "store._begin()\nstore.events.add('lost')\nsay('inside')\nhear()",
-        path,
-    ) as child:
-        child.expect("inside")
-        child.kill()
-    store = SqliteStore.open(str(path))
-    with store.write():
-        store.events.add("after")
-    assert names(store) == ["kept", "after"]
-    store.close()

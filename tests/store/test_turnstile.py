@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from children import SECONDS, Child, run_together
 
 from drydock.errors import Refused, StoreBusy
 from drydock.store.turnstile import Turnstile
+from drydock.testing.children import SECONDS, Child, run_together
 
 HOLD = """
 from drydock.store.turnstile import Turnstile
