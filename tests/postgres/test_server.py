@@ -13,10 +13,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from children import Child
 
 from drydock.errors import StoreError
 from drydock.testing import postgres as postgres_server
+from drydock.testing.children import Child
 from drydock.testing.postgres import LOOPBACK, SETTING, GivenServer, PostgresServer, Server, server_for_tests
 
 OWNER = """
@@ -295,11 +295,11 @@ def test_a_folder_without_programs_is_told_in_a_sentence(tmp_path: Path) -> None
         server_for_tests(str(tmp_path))
 
 
-def test_a_place_that_is_too_deep_for_a_socket_is_refused(tmp_path: Path) -> None:
-    deep = tmp_path / ("deep" * 30)
-    deep.mkdir()
-    with pytest.raises(StoreError, match="its path must have at most 70 bytes"):
-        PostgresServer(where=deep)
+def test_a_place_that_is_too_deep_for_a_socket_is_refused() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="deep" * 20) as deep:
+        Path(deep).chmod(0o755)
+        with pytest.raises(StoreError, match="its path must have at most 70 bytes"):
+            PostgresServer(where=Path(deep))
 
 
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing() -> None:
