@@ -71,6 +71,20 @@ def test_a_short_torture_finds_nothing_wrong_and_leaves_nothing(tmp_path: Path) 
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_a_short_torture_with_a_server_that_crashes_finds_nothing_wrong_and_leaves_nothing(tmp_path: Path) -> None:
+    options = ["--grants", "60", "--processes", "8", "--kill-every", "0.2", "--outage-every", "2"]
+    done = torture(tmp_path / "tmp", "--store", "postgres", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = figures(done)
+    assert int(told["grants"][0]) >= 60
+    assert int(told["kill -9"][0]) > 0
+    assert int(told["server stopped at once"][0]) > 0
+    for row in ("double grants", "lost grants", "other violations", "leaked leases and locks"):
+        assert told[row] == ["0"], done.stdout
+    assert told["integrity and doctor"] == ["ok"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("planted", "row", "rule"),
     [

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 from disk import SmallDisk
-from tormentor import Phase, Tormentor, set_up
+from tormentor import KILL_EVERY_SECONDS, Phase, Tormentor, set_up
 from verdict import Verdict, torment
 
 from drydock.errors import StoreError
@@ -41,11 +41,12 @@ class Plan(NamedTuple):
     hosts: int
     synchronous: str
     disk: str
+    kill_every: float
     outage_every: float
     pgbouncer: bool
 
     def __str__(self) -> str:
-        options = f"--processes {self.processes} --hosts {self.hosts}"
+        options = f"--processes {self.processes} --hosts {self.hosts} --kill-every {self.kill_every:g}"
         if self.store == "sqlite":
             options += f" --synchronous {self.synchronous} --disk {self.disk}"
         else:
@@ -65,6 +66,8 @@ class Plan(NamedTuple):
 @click.option("--synchronous", default="full", show_default=True, type=click.Choice(["full", "normal"]))
 @click.option("--disk", default="auto", show_default=True, type=click.Choice(["auto", "small", "pretend", "never"]),
               help="How the disk gets full: a small one that is mounted for it, or SQLite is told so.")  # fmt: skip
+@click.option("--kill-every", default=KILL_EVERY_SECONDS, show_default=True, metavar="SECONDS",
+              type=click.FloatRange(0.001), help="Slower on a machine that is too slow to do anything between.")  # fmt: skip
 @click.option("--outage-every", default=5.0, show_default=True, metavar="SECONDS", type=click.FloatRange(0),
               help="How often the server is stopped with no warning and started again; 0: never.")  # fmt: skip
 @click.option("--pgbouncer", is_flag=True, help="Reach the server through pgbouncer, which pools transactions.")
@@ -73,7 +76,7 @@ class Plan(NamedTuple):
 )
 def main(
     store: str, grants: int, minutes: float, seed: int | None, processes: int, hosts: int, synchronous: str, disk: str,
-    outage_every: float, pgbouncer: bool, keep: Path | None,
+    kill_every: float, outage_every: float, pgbouncer: bool, keep: Path | None,
 ) -> None:  # fmt: skip
     """Let many processes lease a few hosts, and kill one of them every 50 ms.
 
@@ -95,7 +98,9 @@ def main(
     if pgbouncer and store == "sqlite":
         raise click.UsageError("--pgbouncer goes with --store postgres")
     chance = int.from_bytes(os.urandom(3)) if seed is None else seed
-    plan = Plan(store, grants, chance, minutes * 60, processes, hosts, synchronous, disk, outage_every, pgbouncer)
+    plan = Plan(
+        store, grants, chance, minutes * 60, processes, hosts, synchronous, disk, kill_every, outage_every, pgbouncer
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ[DURABILITY] = synchronous
     folder = keep or Path(tempfile.mkdtemp(prefix="torture-"))
@@ -105,11 +110,11 @@ def main(
     click.echo(f"{plan}", err=True)
     try:
         verdicts = run_on_files(plan, folder) if store == "sqlite" else run_on_a_server(plan, folder)
-    except StoreError as error:
-        raise click.ClickException(str(error)) from error
-    except (KeyboardInterrupt, SystemExit, click.ClickException):
+    except (KeyboardInterrupt, SystemExit, click.ClickException, StoreError) as error:
         if keep is None:
             shutil.rmtree(folder)
+        if isinstance(error, StoreError):
+            raise click.ClickException(str(error)) from error
         raise
     show(verdicts, ROWS if store == "sqlite" else SERVER_ROWS)
     if store == "postgres":
@@ -137,7 +142,7 @@ def run_on_files(plan: Plan, folder: Path) -> dict[str, Verdict]:
         seconds = left * min(1.0, max(part, 0.1))
         here = Phase(
             name, folder / name.replace(" ", "-"), str(store), grants, seconds, plan.processes, plan.hosts, plan.seed,
-            fill=fill, confuse=True,
+            kill_every=plan.kill_every, fill=fill, confuse=True,
         )  # fmt: skip
         set_up(here)
         verdicts[name] = torment(Tormentor(here))
@@ -172,7 +177,7 @@ def run_on_a_server(plan: Plan, folder: Path) -> dict[str, Verdict]:
         name = "PostgreSQL behind pgbouncer" if plan.pgbouncer else "PostgreSQL"
         here = Phase(
             name, folder / name.replace(" ", "-"), url, plan.grants, plan.seconds, plan.processes, plan.hosts,
-            plan.seed, machines=machines, server=server, outage_every=plan.outage_every,
+            plan.seed, kill_every=plan.kill_every, machines=machines, server=server, outage_every=plan.outage_every,
         )  # fmt: skip
         set_up(here)
         return {name: torment(Tormentor(here))}

@@ -52,6 +52,7 @@ class Phase(NamedTuple):
     processes: int
     hosts: int
     seed: int
+    kill_every: float = KILL_EVERY_SECONDS
     fill: SmallDisk | bool = False  #: the disk to fill; True: let SQLite say that it is full; False: leave it
     confuse: bool = False  #: let each worker have a wall clock of its own
     machines: tuple[Path, ...] = ()  #: a folder for each that the workers seem to be on; none: all are where we are
@@ -118,7 +119,7 @@ class Tormentor:
         for slot in self.board.slots:
             self._start(slot)
         jobs: list[tuple[float, Callable[[], None]]] = [
-            (KILL_EVERY_SECONDS, self._kill),
+            (self.phase.kill_every, self._kill),
             (STOP_EVERY_SECONDS, self._stop),
             (LOOK_EVERY_SECONDS, self._stop_the_bait),
             (REPORT_EVERY_SECONDS, self._report),
