@@ -62,6 +62,18 @@ def test_the_race_is_lost_without_slot_locks_and_won_with_them(
     assert os.uname().nodename not in drawn.replace("host", "")
 
 
+def test_the_race_goes_the_same_way_with_a_server(
+    environment: Callable[..., Environment], left: Callable[[], list[Path]]
+) -> None:
+    """The writers of a server queue at one lock, which must not hide that two have chosen the same."""
+    done = run([*RACE, "--store", "postgres", "--delay", "1"], environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "without slot locks: build001 was allocated TWICE" in done.stdout
+    assert "with slot locks: build001 was allocated once" in done.stdout
+    assert "key=almanac.host.binding(build001)  holder=resource:1" in done.stdout
+    assert left() == []
+
+
 def test_a_drydock_that_always_takes_slot_locks_fails_the_race_without_them(
     environment: Callable[..., Environment],
 ) -> None:

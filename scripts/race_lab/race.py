@@ -18,6 +18,8 @@ from typing import Any, Self
 
 from terminals import Child, Pane, Terminal, Tmux
 
+from drydock.testing.postgres import Server
+
 HOST = "build001"
 KEY = f"almanac.host.binding({HOST})"
 POOL = f"""\
@@ -85,11 +87,13 @@ class Lab:
     """Runs a race in a temporary folder; used as a context manager, which ends all that it started."""
 
     def __init__(
-        self, race: Race, delay: float, *, tmux: bool = False, watched: bool = False,
+        self, race: Race, delay: float, *, server: Server | None = None, tmux: bool = False, watched: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """`watched`: somebody looks on; `check` is called in each wait, and may raise to end it."""
+        """`server`: where the store is made, else it is a file. `watched`: somebody looks on; `check` is called in each
+        wait, and may raise to end it."""
         self.race, self.delay, self.watched, self.check = race, delay, watched, check
+        self.server = server
         self._tmux_wanted = tmux
         self.tmux: Tmux | None = None
         self._stack = ExitStack()
@@ -120,12 +124,20 @@ class Lab:
     def _set_up(self) -> None:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="race-demo-")))
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("DRYDOCK_")}
-        self._environment["DRYDOCK_STORE"] = str(folder / "drydock.db")
+        self._environment["DRYDOCK_STORE"] = self._new_store(folder)
+        self._environment["XDG_STATE_HOME"] = str(folder)
         if self._tmux_wanted:
             self.tmux = self._stack.enter_context(Tmux(folder, self._environment, self.check))
         pool = folder / "pool.toml"
         pool.write_text(POOL)
         self._drydock("apply", str(pool))
+
+    def _new_store(self, folder: Path) -> str:
+        if self.server is None:
+            return str(folder / "drydock.db")
+        url = self.server.new_database()
+        self._stack.callback(self.server.drop_database, url)
+        return url
 
     def _start(self) -> None:
         names, command = ("terminal-1", "terminal-2"), self.race.command(self.delay)
