@@ -12,15 +12,28 @@ from .store.records import texts
 def examine(store: Store) -> list[Finding]:
     """All findings, broken promises first. The store may be open for reading only."""
     with store.read():
-        found = [
-            *_damaged_rows(store),
-            *_double_allocations(store),
-            *_missing_locks(store),
-            *_dead_holders(store),
-            *_counts(store),
-            *_others(store),
-        ]
+        found = [*promises(store), *_frozen(store)]
     return [*found, *store.health()]
+
+
+def promises(store: Store) -> list[Finding]:
+    """What is found in the rows. Part of a transaction that its caller has open."""
+    return [
+        *_damaged_rows(store),
+        *_double_allocations(store),
+        *_missing_locks(store),
+        *_dead_holders(store),
+        *_counts(store),
+        *_others(store),
+    ]
+
+
+def _frozen(store: Store) -> Iterator[Finding]:
+    to = store.moved_to()
+    if to is not None:
+        yield Finding(
+            False, "frozen", f"the store is frozen, since it moved to {quoted(to)}; nothing can be changed in it"
+        )
 
 
 def _damaged_rows(store: Store) -> Iterator[Finding]:

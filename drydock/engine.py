@@ -7,6 +7,7 @@ An engine has one connection to one store. Every verb may be called by any numbe
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from .allocator import Lab
@@ -14,7 +15,7 @@ from .applying import Change, apply_pool
 from .attributes import check, check_name, check_text, duration
 from .config import PoolFile
 from .endings import check_held, seconds_left, start_destroying
-from .errors import ConfigError, Conflict, NotFound, StoreFull, quoted
+from .errors import ConfigError, Conflict, NotFound, quoted
 from .forgetting import Forgetting, keep_seconds
 from .model import Demand, Lease, ResourceStatus, Terms
 from .request import Progress, Request
@@ -53,11 +54,18 @@ class Engine:
         self._sleep = sleep
         self.queue = Queue(store)
         self.tender = Tender(store, self.steps, Forgetting(store, keep_seconds(environment)))
-        self.tend, self.reap = self.tender.tend, self.tender.reap
+
+    def tend(self) -> bool:
+        """See `tending.Tender.tend`."""
+        return self.store.insist(self.tender.tend)
+
+    def reap(self) -> bool:
+        """See `tending.Tender.reap`."""
+        return self.store.insist(self.tender.reap)
 
     def apply(self, pool: PoolFile, *, prune: bool = False, plan: bool = False) -> list[Change]:
         """Offer what the pool file says; see `applying.apply_pool`. Applying the same file twice changes nothing."""
-        changes = apply_pool(self.store, self.steps, pool, prune=prune, plan=plan)
+        changes = self.store.insist(lambda: apply_pool(self.store, self.steps, pool, prune=prune, plan=plan))
         if not plan:
             self.tend()
         return changes
@@ -109,7 +117,7 @@ class Engine:
         """
         if self.tender.unwanted:
             self.tend()
-        return _insisting(lambda: self.steps.release(lease, reason, fence=fence))
+        return self.store.insist(lambda: self.steps.release(lease, reason, fence=fence))
 
     def renew(
         self, lease: int, *, fence: int | None = None, ttl: float | None = None, until: float | None = None
@@ -120,25 +128,37 @@ class Engine:
         when `fence` is not its fence; `NotFound` when there never was such a lease.
         """
         check_terms(Terms(ttl=ttl, until=until), self.store.clock())
-        with self.store.write():
-            check_held(self.store, lease, fence)
-            self.store.leases.extend(lease, ttl, until)
-            self.store.leases.count_from_now(lease)
-        return self._lease(lease)
+
+        def renew() -> Lease:
+            with self.store.write():
+                check_held(self.store, lease, fence)
+                self.store.leases.extend(lease, ttl, until)
+                self.store.leases.count_from_now(lease)
+                return self._lease(lease)
+
+        return self.store.insist(renew)
 
     def keep(self, lease: int, *, until: float) -> Lease:
         """Let a lease outlive its process, and end at `until`. Raises as `renew` does."""
         check_terms(Terms(until=until), self.store.clock())
-        with self.store.write():
-            check_held(self.store, lease)
-            self.store.leases.outlive(lease, until)
-        return self._lease(lease)
+
+        def keep() -> Lease:
+            with self.store.write():
+                check_held(self.store, lease)
+                self.store.leases.outlive(lease, until)
+                return self._lease(lease)
+
+        return self.store.insist(keep)
 
     def verify(self, lease: int, *, fence: int | None = None) -> Lease:
         """The lease, if it is held: active, its time not over and, if given, `fence` its fence. Raises as `renew` does."""
-        with self.store.read():
-            check_held(self.store, lease, fence)
-            return self._lease(lease)
+
+        def verify() -> Lease:
+            with self.store.read():
+                check_held(self.store, lease, fence)
+                return self._lease(lease)
+
+        return self.store.insist(verify)
 
     def seconds_left(self, lease: int) -> float | None:
         """How long a lease lasts unless it is renewed; None: without end. Not more than 0: it is over."""
@@ -160,7 +180,7 @@ class Engine:
 
     def release_resource(self, resource: int, reason: str | None = None) -> bool:
         """Take a resource away: its leases end first, then it is torn down. False if it was on its way out already."""
-        return _insisting(lambda: self.steps.release_resource(resource, reason))
+        return self.store.insist(lambda: self.steps.release_resource(resource, reason))
 
     def reclaim(self) -> list[Reclaimed]:
         """Take away every idle resource that is past its blueprint's grace; tell why the others stay."""
@@ -177,7 +197,7 @@ class Engine:
             elif left > 0:
                 reason = f"idle for too short a time; {left:.0f}s to go"
             else:
-                reason = self._reclaim(resource.id)
+                reason = self.store.insist(partial(self._reclaim, resource.id))
             results.append(Reclaimed(resource.id, resource.name, not reason, reason))
         return results
 
@@ -206,25 +226,21 @@ class Engine:
             raise ConfigError(f"cannot switch {quoted(target)}; give blueprint:NAME or binding:NAME")
         owner, slash, binding = name.rpartition("/")
         check_name(binding if kind == "binding" else name, kind)
-        with self.store.write():
-            if kind == "blueprint":
-                found = self.store.offers.switch_blueprint(name, enabled)
-            else:
-                found = bool(self.store.offers.switch_binding(binding, owner if slash else None, enabled))
-            if not found:
-                raise NotFound(kind, name)
-            self.store.offers.changed()
-            about = name if kind == "blueprint" else owner or None
-            self.store.events.add(f"{kind}.{'enabled' if enabled else 'disabled'}", blueprint=about, name=name)
+        about = name if kind == "blueprint" else owner or None
+
+        def switch() -> None:
+            with self.store.write():
+                if kind == "blueprint":
+                    found = self.store.offers.switch_blueprint(name, enabled)
+                else:
+                    found = bool(self.store.offers.switch_binding(binding, owner if slash else None, enabled))
+                if not found:
+                    raise NotFound(kind, name)
+                self.store.offers.changed()
+                self.store.events.add(f"{kind}.{'enabled' if enabled else 'disabled'}", blueprint=about, name=name)
+
+        self.store.insist(switch)
         self.tend()
-
-
-def _insisting(end: Callable[[], bool]) -> bool:
-    """An ending that found the disk full after all is tried again: the store sees it coming now, and has kept room."""
-    try:
-        return end()
-    except StoreFull:
-        return end()
 
 
 def checked_demand(demand: Demand) -> Demand:

@@ -15,6 +15,9 @@
     ├── Refused              refused for safety or permission
     └── StoreError           the store or a file is unavailable
         ├── StoreBusy        another process kept the store for too long
+        ├── StoreFull        its disk is full; nothing was changed
+        ├── StoreAway        its server went away before anything was changed: the same may be asked again
+        ├── StoreMoved       it is frozen, since it was copied to another one: use that
         └── StoreDamaged     not a Drydock store, damaged, or of another version
     Yield                    not an error: a hook's way to say "later"
     Terminated               not an error: a signal asked this process to end
@@ -179,6 +182,22 @@ class StoreFull(StoreError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the disk of {what} is full; nothing was changed, and releasing still works")
+
+
+class StoreAway(StoreError):
+    """The server of the store cannot be reached, or went away in the middle. Nothing was changed, so whatever was asked
+    may be asked again as a whole; Drydock has done so for a while before anybody sees this."""
+
+
+class StoreMoved(StoreError):
+    """The store is frozen, since all of it was copied `to` another one, or was about to be. It can still be read."""
+
+    def __init__(self, what: str, to: str) -> None:
+        self.to = to
+        super().__init__(
+            f"the store {quoted(what)} is frozen, since it moved to {quoted(to)}; use that, as with DRYDOCK_STORE"
+            " (or, if the move was given up: drydock copy-store --thaw)"
+        )
 
 
 class StoreDamaged(StoreError):

@@ -13,7 +13,16 @@ from typing import NamedTuple
 from .allocator import Act, Ahead, Allocator, Decision, Lab, Lost, decide_together
 from .attributes import canonical
 from .candidates import Candidates
-from .errors import BlueprintError, DrydockError, LeaseLost, NeverPossible, NothingFree, StoreError, quoted
+from .errors import (
+    BlueprintError,
+    DrydockError,
+    LeaseLost,
+    NeverPossible,
+    NothingFree,
+    StoreAway,
+    StoreError,
+    quoted,
+)
 from .model import Demand, Lease, LeaseStatus, Terms
 from .proposing import Proposals, first_bindings, proposals, refuse_what_nobody_builds
 from .serving import Mine, Queue, key_of
@@ -72,6 +81,7 @@ class Request:
         self._seen = 0  # the version of the store in which there was nothing for it
         self._tended = False
         self.built = False  # something was built for it
+        self.unsure = False  # a server may forget that it asked, and give its numbers to others
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
         self.possible = queue.possible(demand)
@@ -89,10 +99,10 @@ class Request:
         try:
             if self.lab:
                 self._choose_beforehand(self.lab.delay_seconds)
-            self._ask()
+            self.store.insist(self._ask)
             self.go_on()
             if self.built:
-                self.steps.drop_builds(self.ids)
+                self.store.insist(lambda: self.steps.drop_builds(self.ids))
             return self._checked(self.held)
         except BaseException as error:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
@@ -103,13 +113,12 @@ class Request:
     def go_on(self) -> None:
         """Do all that there is to do, until all is held."""
         while self.pending or self.preparing:
-            if self.preparing:
-                self._prepare(self.preparing[0])
-            else:
-                self._advance()
+            try:
+                self.store.insist(self._step)
+            except _ForgottenError:
+                self.store.insist(self._ask)
         if not self.held:
-            with self.store.write() if self.keep else contextlib.nullcontext():
-                self._keep_if_complete()
+            self.store.insist(self._keep)
 
     def _checked(self, leases: list[Lease]) -> list[Lease]:
         # The first of several may be over before the last is ready.
@@ -120,9 +129,11 @@ class Request:
 
     def _withdraw(self, reason: str) -> None:
         try:
-            self.steps.withdraw(self.ids, reason)
+            self.store.insist(
+                lambda: self.steps.withdraw(self.ids, reason, of=self.store.process if self.unsure else None)
+            )
         except StoreError:  # while this process lives nobody else would end them
-            self.tender.unwanted.update(dict.fromkeys(self.ids, reason))
+            self.tender.unwanted.update(dict.fromkeys(self.ids, (reason, self.unsure)))
         except DrydockError:
             pass
 
@@ -138,6 +149,7 @@ class Request:
         self._join(lasting=True)
 
     def _join(self, *, lasting: bool) -> None:
+        self.unsure = False
         try:
             with self.store.write(asks=True, lasting=lasting):
                 crowded = self.store.crowded
@@ -167,6 +179,8 @@ class Request:
             if not self.store.committed:
                 self.ids = self._ours()
             raise
+        finally:
+            self.unsure = self.store.may_forget and not lasting
 
     def _ours(self) -> list[int]:
         # A commit that failed may have been done all the same; numbers that were rolled back may be somebody else's.
@@ -184,14 +198,27 @@ class Request:
         if self._decision is not None and self._decision.act is Act.WAIT:
             self._seen = self.store.version()  # read later, it would hide what was committed in between
 
+    def _step(self) -> None:
+        try:
+            if self.preparing:
+                self._prepare(self.preparing[0])
+            else:
+                self._advance()
+        except StoreAway:  # what was granted in the transaction that is lost was not granted: look at all of it again
+            self.pending, self.preparing, self.held, self._decision = list(self.ids), [], [], None
+            raise
+
     def _advance(self) -> None:
         while self.lost and self.progress:
             self.progress(self.lost.pop(0))
         decision, self._decision = self._decision, None
         if decision is None:
             with self.store.write():
+                if self.unsure:
+                    self._status(self.ids[0])
                 self._look()
                 self._keep_if_complete()
+            self.unsure = False  # what was kept before that is kept, too
             decision, self._decision = self._decision, None
         self.proposals = None
         if decision is None:  # not in the queue any more: granted from afar, or ended
@@ -284,6 +311,10 @@ class Request:
         elif status is not LeaseStatus.ACTIVE:
             lease = self.store.leases.get(id)
             raise LeaseLost(id, (lease and lease.reason) or f"it is {status}")
+
+    def _keep(self) -> None:
+        with self.store.write() if self.keep else contextlib.nullcontext():
+            self._keep_if_complete()
 
     def _keep_if_complete(self) -> None:
         if self.pending or self.preparing:
@@ -398,7 +429,17 @@ class Request:
         self.sleep(delay_seconds)
 
     def _status(self, id: int) -> LeaseStatus:
+        if self.unsure:
+            status = self.store.leases.status_bound_to(self.store.process, id)
+            if status is None:
+                raise _ForgottenError
+            self.unsure = status is LeaseStatus.PENDING  # what others have granted is kept
+            return status
         return self.store.leases.status(id) or LeaseStatus.DESTROYED
+
+
+class _ForgottenError(Exception):
+    """The server has crashed, and does not know that this request has asked."""
 
 
 class _NotInVainError(Exception):

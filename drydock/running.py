@@ -6,7 +6,8 @@ the same wait. The command is the leader of a process group of its own, and what
 Two things must happen when this process cannot do them, because it was killed, stopped, or hangs in a dead disk: a
 command whose lease is gone must not go on. So a second process, the guard, does nothing but wait at a pipe. When the
 pipe's other end dies, or the deadline that it was told passes, it kills the group. It kills at once: the lease is gone
-at that moment and somebody else may hold the thing, so there is no time left to ask politely. Where the guard is
+at that moment and somebody else may hold the thing, so there is no time left to ask politely. Where we still live but
+are stopped, or wait for a server that does not answer, it sends the SIGTERM that we should have sent by then. Where the guard is
 killed together with us, Linux still kills the command itself (PR_SET_PDEATHSIG), though not what it has started.
 Where the kernel has it (PR_SET_CHILD_SUBREAPER) we bury what the command leaves behind, since the first process of a
 container often does not, and a group is gone only when its dead are buried. What leaves the group (a daemon, a job of an interactive shell) escapes all of this.
@@ -42,6 +43,8 @@ LOOK_AGAIN_SECONDS = 1.0
 RETRY_SECONDS = 0.25
 #: how soon it is seen that the last of a group is gone, which no signal tells
 REMAINS_SECONDS = 0.02
+#: when so much of the grace is left and we have not asked the command to end, the guard does
+LATE = 0.75
 #: after SIGKILL, for what the kernel cannot end
 AFTER_KILL_SECONDS = 1.0
 #: a deadline is kept so much too early, or by a tenth of the time if that is less
@@ -198,15 +201,22 @@ class Terminal:
         return True
 
 
+class Mourner(NamedTuple):
+    """A command that is run when we were killed: it tells those who cannot see that for themselves."""
+
+    command: list[str]
+    environment: Mapping[bytes, bytes]
+
+
 class Guard:
     """The process that outlives us if need be; see the module."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], mourner: "Mourner | None" = None) -> None:
         reading, self._writing = os.pipe()
-        self._told: float | None = None
+        self._told: tuple[float | None, float | None] = (None, None)
         self._pid, mask = _fork()
         if self._pid == 0:
-            _guard(reading, clock)
+            _guard(reading, clock, mourner)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(reading)
 
@@ -214,11 +224,11 @@ class Guard:
         """Kill this process group when the time comes."""
         self._tell(f"group {group}")
 
-    def until(self, deadline: float | None) -> None:
-        """When the time comes, though we still live."""
-        if deadline != self._told:
-            self._told = deadline
-            self._tell("deadline" if deadline is None else f"deadline {deadline!r}")
+    def until(self, deadline: float | None, ask_at: float | None) -> None:
+        """When the time comes, though we still live; and ask politely at `ask_at`, unless told otherwise by then."""
+        if (deadline, ask_at) != self._told:
+            self._told = deadline, ask_at
+            self._tell(f"until {'' if deadline is None else repr(deadline)} {'' if ask_at is None else repr(ask_at)}")
 
     def dismiss(self) -> None:
         """There is nothing left to guard."""
@@ -231,10 +241,12 @@ class Guard:
             os.write(self._writing, f"{words}\n".encode())  # in one piece, so that it is told whole or not at all
 
 
-def _guard(pipe: int, clock: Callable[[], float]) -> NoReturn:
+def _guard(pipe: int, clock: Callable[[], float], mourner: Mourner | None) -> NoReturn:
     """The life of the guard. It keeps nothing of ours: no file, no lock, no terminal; and no signal ends it softly."""
     group: int | None = None
     deadline: float | None = None
+    ask_at: float | None = None
+    died = False
     try:
         os.setsid()
         os.dup2(pipe, 0)
@@ -242,20 +254,34 @@ def _guard(pipe: int, clock: Callable[[], float]) -> NoReturn:
         told = b""
         while deadline is None or clock() < deadline:
             # Not to the end in one go: a machine that sleeps stops this wait, and not the clock that counts.
-            timeout = None if deadline is None else min(LOOK_AGAIN_SECONDS, max(0.0, deadline - clock()))
+            next = deadline if ask_at is None else ask_at
+            timeout = None if next is None else min(LOOK_AGAIN_SECONDS, max(0.0, next - clock()))
+            if ask_at is not None and clock() >= ask_at:
+                ask_at = None
+                if group is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(group, signal.SIGTERM)
+                        os.killpg(group, signal.SIGCONT)  # what is stopped would not hear it
             if not select.select([0], [], [], timeout)[0]:
                 continue
             data = os.read(0, 4096)
             if not data:
+                died = True
                 break
             *lines, told = (told + data).split(b"\n")
             for word, _, value in (line.partition(b" ") for line in lines):
                 if word == b"group":
                     group = int(value)
                 else:
-                    deadline = float(value) if value else None
+                    deadline, ask_at = (float(moment) if moment else None for moment in value.split(b" "))
         if group is not None:
-            os.killpg(group, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        if died and mourner:
+            for number in (0, 1, 2):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            os.execve(mourner.command[0], mourner.command, mourner.environment)  # noqa: S606 - our own command
     finally:
         os._exit(0)
 
@@ -274,7 +300,7 @@ class Running:
     """One command under its leases, from start to end. `run` is called once.
 
     `tell` is given sentences for the user. `grace` is how long the command may take to end after SIGTERM, when its
-    leases are lost or end; at most a quarter of the time that they have at the start.
+    leases are lost or end; at most a quarter of the time that they have at the start. `mourner` is run if we are killed.
     """
 
     def __init__(
@@ -287,8 +313,10 @@ class Running:
         tell: Callable[[str], None],
         grace: float,
         warn: Warn | None = None,
+        mourner: Mourner | None = None,
         clock: Callable[[], float] = uptime,
     ) -> None:
+        self.mourner = mourner
         self.command, self.environment, self.held, self.signals = command, environment, held, signals
         self.tell, self.grace, self.warn, self.clock = tell, grace, warn, clock
         self.terminal = Terminal()
@@ -317,8 +345,8 @@ class Running:
                 return Ended(LOST, lost=True)
             self._prctl(PR_SET_CHILD_SUBREAPER, 1)
             try:
-                self.guard = Guard(self.clock)
-                self.guard.until(self.deadline)
+                self.guard = Guard(self.clock, self.mourner)
+                self._tell_guard()
                 self._start()
             except OSError as error:
                 raise NotStarted(self.command[0], error.errno or 0) from error
@@ -360,7 +388,7 @@ class Running:
 
     def _look(self) -> None:
         """Renew when it is due, and otherwise see that the leases are ours; both tell how long they last."""
-        asked_at = self.clock()  # an answer may take its time; the lease does not wait for it
+        asked_at = self.clock()
         self._look_at = asked_at + LOOK_AGAIN_SECONDS
         if self.lost or self._code is not None:
             return
@@ -372,6 +400,7 @@ class Running:
                 self._renewed_at = asked_at
             else:
                 self.held.verify()
+            told_at = self.clock()
             left, fixed = self.held.seconds_left(), self.held.seconds_fixed()
         except (LeaseLost, NotFound) as lost:
             self._lose(str(lost))
@@ -380,11 +409,15 @@ class Running:
             self._trouble(trouble)
             return
         self._in_trouble = False
+        if self.deadline is not None and self.clock() >= self.deadline:
+            # Whatever was answered: by now the guard has ended the command, since it went by what we knew.
+            self._lose("the time of the lease is up")
+            return
         if self.margin is None and left is not None:
             self.margin = min(MARGIN_SECONDS, left / 10)
             self.grace = min(self.grace, left / 4)
-        self._set_deadline(None if left is None else asked_at + left - (self.margin or 0.0))
-        self.warn_at = asked_at + fixed - self.warn.seconds if self.warn and fixed is not None else None
+        self._set_deadline(None if left is None else told_at + left - (self.margin or 0.0))
+        self.warn_at = told_at + fixed - self.warn.seconds if self.warn and fixed is not None else None
         if ttl is not None:
             self._look_at = min(self._look_at, max(asked_at, self._renewed_at + ttl / 3))
 
@@ -392,8 +425,12 @@ class Running:
         # The answers differ by what asking took: only a change that somebody made is one.
         if deadline is None or self.deadline is None or abs(deadline - self.deadline) > JITTER_SECONDS:
             self.deadline = deadline
-            if self.guard:
-                self.guard.until(deadline)
+            self._tell_guard()
+
+    def _tell_guard(self) -> None:
+        if self.guard:
+            asks = self.deadline is not None and self.kill_at is None
+            self.guard.until(self.deadline, self.deadline - LATE * self.grace if asks and self.deadline else None)
 
     def _trouble(self, error: DrydockError) -> None:
         """Nothing is known of the leases now. That is no reason to stop before the time that is known."""
@@ -426,6 +463,7 @@ class Running:
         self.kill_at = self.clock() + self.grace
         if self.deadline is not None:
             self.kill_at = min(self.kill_at, self.deadline)
+        self._tell_guard()
         self._send(signal.SIGTERM)
         self._send(signal.SIGCONT)  # what is stopped would not hear it
 
@@ -491,6 +529,7 @@ class Running:
                     continue
                 code = os.waitstatus_to_exitcode(status)
                 self._code, self._ended_at = code if code >= 0 else 128 - code, self.clock()
+                self.lost |= self.deadline is not None and self._ended_at >= self.deadline
                 had_terminal = self.terminal.take_back(self._group)
                 if code == -signal.SIGINT and not self._alone:
                     self._interrupted |= had_terminal

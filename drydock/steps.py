@@ -274,9 +274,11 @@ class Steps:
             self.step_resource(done.resource)
         return done.released
 
-    def withdraw(self, leases: Sequence[int], reason: str) -> None:
-        """Give back the leases of one request in one transaction: what is left of it must not be served meanwhile."""
+    def withdraw(self, leases: Sequence[int], reason: str, *, of: str | None = None) -> None:
+        """Give back the leases of one request in one transaction: what is left of it must not be served meanwhile.
+        `of`: only those that are bound to this process."""
         with self.store.write():
+            leases = [lease for lease in leases if of in (None, self.store.leases.process_of(lease))]
             done = [release_lease(self.store, lease, self.store.process, reason) for lease in leases]
         self.drop_builds(leases)
         for one in done:

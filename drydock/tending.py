@@ -31,8 +31,9 @@ class Tender:
         self.store, self.steps, self.forgetting = store, steps, forgetting
         #: set by whoever wants `tend` to end after the hook that is running
         self.stopping = False
-        #: what this process asked for and could not give back when it gave up, and why it gave up
-        self.unwanted: dict[int, str] = {}
+        #: what this process asked for and could not give back when it gave up: why it gave up, and if it is to be given
+        #: back only when it is bound to this process
+        self.unwanted: dict[int, tuple[str, bool]] = {}
         self._version: int | None = None
         self._bound: list[tuple[int, str]] = []
         self._watched_at = self._round_at = 0.0
@@ -70,15 +71,16 @@ class Tender:
 
     def _give_back(self) -> bool:
         found = False
-        for id, why in list(self.unwanted.items()):
+        for id, (why, if_ours) in list(self.unwanted.items()):
             with contextlib.suppress(DrydockError):
                 with self.store.write():
-                    found |= release_lease(self.store, id, None, why).released
+                    if not if_ours or self.store.leases.process_of(id) == self.store.process:
+                        found |= release_lease(self.store, id, None, why).released
                 del self.unwanted[id]
         return found
 
     def _bury(self, bound: list[tuple[int, str]]) -> bool:
-        dead = {process for process in {process for _, process in bound} if not self.store.is_alive(process)}
+        dead = self.store.dead_among({process for _, process in bound})
         found = False
         for id, process in bound:
             if process in dead:
@@ -159,7 +161,7 @@ class Tender:
         To be called again after `pause_of_a_look` seconds."""
         version, now = self.store.version(), time.monotonic()
         if version == self._version and now < self._round_at:
-            if not any(not self.store.is_alive(process) for process in {process for _, process in self._bound}):
+            if not self.store.dead_among({process for _, process in self._bound}):
                 return False
         else:
             self._version, self._bound = version, self.store.leases.bound()

@@ -43,7 +43,7 @@ EXAMPLES = """examples:
   scripts/bench                             all budgets, about five minutes
   scripts/bench --quick                     a look, less sure of everything
   scripts/bench --only startup --only cost
-  scripts/bench --only soak --seconds 60    16 processes, 4 hosts; not part of the others, as fair and killed
+  scripts/bench --only soak --seconds 60    16 processes, 4 hosts; not part of the others, as fair, killed, postgres
   scripts/bench --json --strict             for a machine; exit 1 when a budget is missed
 """
 
@@ -260,7 +260,7 @@ class Contest(NamedTuple):
 
 
 def contend(
-    path: Path, durability: str, seconds: float, *, processes: int = 8, hold: str = "none", byhand: bool = False
+    path: object, durability: str, seconds: float, *, processes: int = 8, hold: str = "none", byhand: bool = False
 ) -> Contest:
     synchronous(durability)
     context = multiprocessing.get_context("spawn")
@@ -288,6 +288,14 @@ def contend(
     )
 
 
+def by_hand(path: str, durability: str) -> Any:
+    if path.startswith("postgresql:"):
+        from bench_loop_postgres import PostgresLoop
+
+        return PostgresLoop(path)
+    return Loop(path, durability, turnstile=True)
+
+
 HOLDS: dict[str, Callable[[], object]] = {
     "none": lambda: None,
     "5 ms": lambda: time.sleep(0.005),
@@ -300,7 +308,7 @@ def contestant(path: str, durability: str, seconds: float, hold: str, byhand: bo
     held: list[tuple[int, float, float]] = []
     waits: list[float] = []
     errors: list[str] = []
-    loop = Loop(path, durability, turnstile=True) if byhand else None
+    loop = by_hand(path, durability) if byhand else None
     dock = None if byhand else drydock.connect(path)
     keep = HOLDS[hold]
     barrier.wait(PATIENCE_SECONDS)
@@ -340,7 +348,7 @@ def overlaps(held: Sequence[tuple[int, float, float]]) -> int:
 
 def crowd(shop: Workshop) -> Iterator[Row]:
     for durability in ("full", "normal"):
-        own, byhand = rounds_of(shop, durability, "none")
+        own, byhand = rounds_of(shop.pool, durability, "none", shop.size)
         name = f"8 processes, 4 hosts, no hold, {durability}"
         speed = paired([c.grants_per_second for c in own], [c.grants_per_second for c in byhand])
         yield Row(name, speed, at_least=0.5, detail=f"{rate(own)} grants/s; by hand {rate(byhand)}")
@@ -359,7 +367,7 @@ def crowd(shop: Workshop) -> Iterator[Row]:
 
 
 def held(shop: Workshop) -> Iterator[Row]:
-    own, byhand = rounds_of(shop, "full", "5 ms")
+    own, byhand = rounds_of(shop.pool, "full", "5 ms", shop.size)
     use = statistics.median(c.grants_per_second / 800 for c in own)
     detail = f"{rate(own)} of 800 grants/s; by hand {rate(byhand)}"
     yield Row("8 processes, 4 hosts held 5 ms, full: use", use, "", at_least=0.85, detail=detail)
@@ -374,12 +382,12 @@ def held(shop: Workshop) -> Iterator[Row]:
     yield Row("  two holders of one host", sum(c.overlaps for c in own), "", at_most=0)
 
 
-def rounds_of(shop: Workshop, durability: str, hold: str) -> tuple[list[Contest], list[Contest]]:
-    own, byhand = shop.pool(4), shop.pool(4)
-    turns = [
-        (contend(own, durability, shop.size.seconds, hold=hold), contend(byhand, durability, shop.size.seconds, hold=hold, byhand=True))
-        for _ in range(shop.size.rounds)
-    ]  # fmt: skip
+def rounds_of(
+    pool: Callable[[int], object], durability: str, hold: str, size: Size, *, processes: int = 8, hosts: int = 4
+) -> tuple[list[Contest], list[Contest]]:
+    own, byhand = pool(hosts), pool(hosts)
+    contest = partial(contend, durability=durability, seconds=size.seconds, processes=processes, hold=hold)
+    turns = [(contest(own), contest(byhand, byhand=True)) for _ in range(size.rounds)]
     for error in (e for pair in turns for c in pair for e in c.errors):
         raise RuntimeError(f"a process failed: {error}")
     return [a for a, _ in turns], [b for _, b in turns]
@@ -525,9 +533,13 @@ def killed(shop: Workshop, _: float = 0.0) -> Iterator[Row]:
 
 def fair(shop: Workshop, seconds: float = 10.0) -> Iterator[Row]:
     """Not a part of the others, since it takes long to be sure of."""
+    yield from contest_of_16(shop.pool, "", seconds)
+
+
+def contest_of_16(pool: Callable[[int], object], where: str, seconds: float) -> Iterator[Row]:
     for hosts in (1, 4):
-        contest = contend(shop.pool(hosts), "full", seconds, processes=16, hold="up to 2 ms")
-        name = f"16 processes, {hosts} host{'s' if hosts > 1 else ''}, {seconds:g} s"
+        contest = contend(pool(hosts), "full", seconds, processes=16, hold="up to 2 ms")
+        name = f"{where}16 processes, {hosts} host{'s' if hosts > 1 else ''}, {seconds:g} s"
         yield Row(
             f"{name}: most / least served",
             contest.unfairness,
@@ -543,6 +555,32 @@ def fair(shop: Workshop, seconds: float = 10.0) -> Iterator[Row]:
         yield Row("  two holders of one host", contest.overlaps, "", at_most=0)
 
 
+# ---- many machines
+
+
+def postgres(shop: Workshop, seconds: float = 10.0) -> Iterator[Row]:
+    """Not a part of the others, since it starts a server."""
+    import bench_postgres
+
+    size, clients, hosts = shop.size, bench_postgres.CLIENTS, bench_postgres.HOSTS
+    with bench_postgres.stores(shop.folder) as made:
+        own, byhand = rounds_of(made.pool, "full", "none", size, processes=clients, hosts=hosts)
+        speed = paired([c.grants_per_second for c in own], [c.grants_per_second for c in byhand])
+        detail = f"{rate(own)} grants/s; by hand {rate(byhand)}"
+        yield Row(f"PostgreSQL, {clients} clients, {hosts} hosts, no hold", speed, at_least=0.7, detail=detail)
+        unfair = [statistics.median(c.unfairness for c in contests) for contests in (own, byhand)]
+        yield Row("  most / least served", unfair[0], detail=f"by hand {unfair[1]:.2f}")
+        waits = [statistics.median(c.p99 for c in contests) * 1000 for contests in (own, byhand)]
+        yield Row("  p99 wait", waits[0], "ms", detail=f"by hand {waits[1]:.0f} ms")
+        yield Row("  two holders of one host", sum(c.overlaps for c in own), "", at_most=0)
+        yield from contest_of_16(made.pool, "PostgreSQL, ", seconds)
+        quick = size is QUICK
+        for measure in bench_postgres.measures(
+            size.hand_offs, size.bindings[-1], size.finished, size.rounds, size.cycles, quick
+        ):
+            yield from (Row(*figure) for figure in measure(made))
+
+
 # ---- telling
 
 
@@ -556,7 +594,12 @@ BENCHES: dict[str, Callable[[Workshop], Iterator[Row]]] = {
     "handoff": handoff,
 }
 #: only when they are named: they take long, or more than the shop
-LONG: dict[str, Callable[[Workshop, float], Iterator[Row]]] = {"killed": killed, "fair": fair, "soak": soak}
+LONG: dict[str, Callable[[Workshop, float], Iterator[Row]]] = {
+    "killed": killed,
+    "fair": fair,
+    "soak": soak,
+    "postgres": postgres,
+}
 
 
 def machine(folder: Path) -> str:

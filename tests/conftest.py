@@ -1,4 +1,8 @@
-"""What most tests start from: a store in a temporary folder, engines on it, the command line, and a clock they own."""
+"""What most tests start from: a store, engines on it, the command line, and a clock they own.
+
+A test that asks for a store, whichever way, runs with SQLite and with PostgreSQL. One that asks for `path` is about
+SQLite's file, or about words that no store has a part in, and runs with that alone.
+"""
 
 import json
 import os
@@ -12,9 +16,15 @@ import pytest
 
 from drydock.config import parse_pool
 from drydock.engine import Engine
-from drydock.store.sqlite import SqliteStore
+from drydock.store import open_store, presence
+from drydock.store.base import Store
+from drydock.store.postgres import PostgresStore
+from drydock.testing.postgres import SETTING, Server, server_for_tests
 
 LAB = {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}}
+
+#: read before any test has its environment cleared
+GIVEN_POSTGRES = os.environ.get(SETTING, "")
 
 
 class Clock:
@@ -30,11 +40,21 @@ class Clock:
         self.now += seconds
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "store_address" in metafunc.fixturenames and "path" not in metafunc.fixturenames:
+        metafunc.parametrize("store_address", ["sqlite", "postgres"], indirect=True)
+
+
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings of whoever runs it."""
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No test sees the settings of whoever runs it, or writes what is theirs."""
     for name in [n for n in os.environ if n.startswith("DRYDOCK_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    yield
+    # A process keeps these for as long as it lives, and this one has many stores.
+    for file in [f for f in presence._registry.files if f.startswith(str(tmp_path))]:
+        os.close(presence._registry.files.pop(file)[0])
 
 
 @pytest.fixture
@@ -44,17 +64,33 @@ def clock() -> Clock:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the store of this test is."""
+    """The file of this test's store."""
     return tmp_path / "drydock.db"
 
 
 @pytest.fixture
-def connect(path: Path, clock: Clock) -> Iterator[Callable[..., Engine]]:
+def store_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the store of this test is: a file, or a database."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return str(tmp_path / "drydock.db")
+    url: str = request.getfixturevalue("postgres_store")
+    return url
+
+
+def open_at(address: str, clock: Callable[[], float] | None = None, uptime: Callable[[], float] | None = None) -> Store:
+    """The store at this address, with clocks that the test owns, or its own."""
+    store = open_store(address)
+    store.clock, store.uptime = clock or store.clock, uptime or store.uptime
+    return store
+
+
+@pytest.fixture
+def connect(store_address: str, clock: Clock) -> Iterator[Callable[..., Engine]]:
     """Open one more engine on the store; `drop_ins` is a folder of kinds."""
-    stores: list[SqliteStore] = []
+    stores: list[Store] = []
 
     def connect(drop_ins: Path | None = None) -> Engine:
-        store = SqliteStore.open(str(path), clock=clock)
+        store = open_at(store_address, clock)
         stores.append(store)
         environment = {} if drop_ins is None else {"DRYDOCK_BLUEPRINTS": str(drop_ins)}
         return Engine(store, environment=environment, sleep=clock.forward)
@@ -84,8 +120,8 @@ class Ran(subprocess.CompletedProcess[str]):
 class Cli:
     """The real command in a real process."""
 
-    def __init__(self, store: Path) -> None:
-        self.environment = {**os.environ, "DRYDOCK_STORE": str(store), "DRYDOCK_OWNER": "tester"}
+    def __init__(self, store: str) -> None:
+        self.environment = {**os.environ, "DRYDOCK_STORE": store, "DRYDOCK_OWNER": "tester"}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-c", "from drydock.cli import main; main()", *arguments]
@@ -106,5 +142,50 @@ class Cli:
 
 
 @pytest.fixture
-def cli(path: Path) -> Cli:
-    return Cli(path)
+def cli(store_address: str) -> Cli:
+    return Cli(store_address)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A running PostgreSQL server, made for the first test that asks for it."""
+    with server_for_tests(GIVEN_POSTGRES) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Server) -> Iterator[str]:
+    """The URL of a fresh database for this test."""
+    url = postgres.new_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def _empty_store(postgres: Server) -> Iterator[str]:
+    """A database with the tables of a store that nobody has used, to be copied."""
+    url = postgres.new_database()
+    open_store(url).close()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def postgres_store(postgres: Server, _empty_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a database with an empty store."""
+    opened: list[PostgresStore] = []
+    opens = PostgresStore.open
+
+    def noted(url: str, *, read_only: bool = False) -> PostgresStore:
+        opened.append(opens(url, read_only=read_only))
+        return opened[-1]
+
+    monkeypatch.setattr(PostgresStore, "open", noted)
+    url = postgres.new_database(_empty_store)
+    yield url
+    if any(not store._closed for store in opened):  # its leases keep it open until the process ends
+        with opened[0].write():
+            opened[0].run("DELETE FROM lease")
+    for store in opened:
+        store.close()
+    postgres.drop_database(url)

@@ -24,8 +24,8 @@ from drydock.store.sqlite import SqliteStore
 #: read whole: what a person writes into a pool file, and shapes, of which a blueprint has few
 TINY = {"store", "blueprint", "shape", "source"}
 #: what the statements call them; `slot` are the numbers of a slot lock until one is free, `counted` a subquery with a
-#: limit of its own, `last` one of a single row, `CONSTANT` is a SELECT without a table
-TINY_ALIASES = {"p", "s", "slot", "counted", "last", "CONSTANT"}
+#: limit of its own, `CONSTANT` is a SELECT without a table
+TINY_ALIASES = {"p", "s", "slot", "counted", "CONSTANT"}
 #: read whole: these indexes hold nothing but what is on its way, or bound to a process that lives
 SHORT = {"lease_moving", "lease_process", "resource_moving", "resource_closed"}
 #: what reads all of the queue: whether anybody waits takes its first entry, what they wait for is asked when an offer changes

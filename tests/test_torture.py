@@ -38,7 +38,7 @@ Resources.take_seat = lambda self, id: (fence := take_seat(self, id)) and (fence
 THE_LIVING_BURIED = """
 from drydock.store.sqlite import SqliteStore
 
-SqliteStore.is_alive = lambda self, process: process == self.process
+SqliteStore.dead_among = lambda self, processes: {one for one in processes if one != self.process}
 """
 
 

@@ -62,6 +62,7 @@ _COMMANDS = {
     "enable": "switch.enable",
     "worker": "worker.worker",
     "doctor": "doctor.doctor",
+    "copy-store": "copy_store.copy_store",
     "completion": "completion.completion",
 }
 

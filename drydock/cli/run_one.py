@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -14,11 +16,14 @@ from .asking import Asking, request_options
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from .. import running
     from ..model import Lease
     from ..running import Warn
 
 DEFAULT_GRACE = "10s"
 LONGEST_GRACE_SECONDS = 3600.0
+#: while a command runs, no try to reach the store's server takes longer: its time may be up meanwhile
+PATIENCE_SECONDS = 2.0
 OF_ATTRIBUTES = "DRYDOCK_ATTR_"
 
 _NOT_IN_A_NAME = re.compile("[^A-Z0-9]")
@@ -75,14 +80,19 @@ def run(
     with show.Progress() as progress:
         leases = asking.lease(app, keep=False, progress=progress)
     held = False
+    patience_seconds = app.store.patience_seconds
+    if app.store.life_left() is not None:
+        app.store.patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
     with running.Signals() as signals:
         try:
             if app.json:
                 show.json_lines(map(objects.lease, leases), err=True)
             ended = running.Running(
-                list(command), environment(leases, app.store.address), _Held(app, leases), signals,
-                tell=_tell, grace=grace_seconds, warn=warning,
+                list(command), environment(leases, app.store.url), _Held(app, leases), signals,
+                tell=_tell, grace=grace_seconds, warn=warning, mourner=_mourner(app),
             ).run()  # fmt: skip
+            if not ended.lost:
+                app.store.patience_seconds = patience_seconds
             if ended.code and not ended.lost and hold_seconds is not None:
                 held = _hold(app, leases, hold_seconds)
         except running.NotStarted as error:
@@ -98,6 +108,17 @@ def run(
     return ended.code
 
 
+def _mourner(app: App) -> "running.Mourner | None":
+    """Where only our silence would tell others that we are dead, somebody of this machine, who can see it, says so."""
+    from .. import running
+
+    if app.store.life_left() is None or not sys.executable:
+        return None
+    environment = {**os.environb, b"DRYDOCK_STORE": os.fsencode(app.store.url)}
+    # -P: what lies in the current folder is none of ours.
+    return running.Mourner([sys.executable, "-P", "-m", "drydock", "worker", "--once"], environment)
+
+
 class _Held:
     """The leases as `running` sees them."""
 
@@ -110,7 +131,8 @@ class _Held:
         return min((lease.ttl for lease in self.leases if lease.ttl is not None), default=None)
 
     def seconds_left(self) -> float | None:
-        left = [self.engine.seconds_left(lease.id) for lease in self.leases]
+        # Where others hear of us only through a server, they believe us dead when they hear nothing for long enough.
+        left = [self.store.life_left(), *(self.engine.seconds_left(lease.id) for lease in self.leases)]
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def seconds_fixed(self) -> float | None:
@@ -127,9 +149,11 @@ class _Held:
         from select import select
 
         news = self.store.news_fileno()
-        ready = select([wake] if news is None else [wake, news], [], [], seconds)[0]
-        if news in ready:
-            self.store.wait_for_news(0.0)
+        # The connection may be lost, and closed by another thread: the next look at the leases tells.
+        with suppress(OSError, DrydockError):
+            ready = select([wake] if news is None else [wake, news], [], [], seconds)[0]
+            if news in ready:
+                self.store.wait_for_news(0.0)
 
 
 def environment(

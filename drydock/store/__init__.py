@@ -39,8 +39,14 @@ def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":
     scheme, separator, _ = address.partition("://")
     if address.startswith("file:"):
         raise ConfigError(f"the store is a path, not a URI: {quoted(address)}")
+    if separator and scheme in ("postgresql", "postgres"):
+        from .postgres import PostgresStore
+
+        return PostgresStore.open(address, read_only=read_only)
     if separator:
-        raise ConfigError(f"unsupported store {quoted(scheme + '://')}; give the path of an SQLite file")
+        raise ConfigError(
+            f"unsupported store {quoted(scheme + '://')}; give the path of an SQLite file, or postgresql://..."
+        )
     from .sqlite import SqliteStore
 
     make_parents = given is None and "DRYDOCK_STORE" not in os.environ

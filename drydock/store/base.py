@@ -5,13 +5,14 @@ PostgreSQL share. No plugin code, no I/O of ours and no sleep ever runs inside `
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from time import time
+from random import uniform
+from time import sleep, time
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import StatusChanged, StoreError, printable
+from ..errors import StatusChanged, StoreAway, StoreError, StoreFull, StoreMoved, printable
 from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MOVING
 from ..model import Finding, LeaseStatus
 from ..uptime import boot, uptime
@@ -26,9 +27,12 @@ from .slot_locks import SlotLocks
 STATE = "SELECT config, EXISTS (SELECT 1 FROM lease WHERE status = 'pending') FROM store WHERE id = 1"
 #: no hook is told to wait for longer
 LONGEST_PAUSE_SECONDS = 3600.0
+#: between one try and the next when a server went away; reaching it again has its own patience
+PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0)
 
 Row = tuple[Any, ...]
 Record = TypeVar("Record")
+Result = TypeVar("Result")
 
 _ARROWS: dict[str, Any] = {"lease": LEASE_ARROWS, "resource": RESOURCE_ARROWS}
 _MOVING: dict[str, Any] = {"lease": LEASE_MOVING, "resource": RESOURCE_MOVING}
@@ -43,6 +47,9 @@ class News(NamedTuple):
 
 class Store(ABC):
     """One open connection to one store, for one thread of one process."""
+
+    #: who waits and is not woken looks so often all the same
+    net_seconds = 2.0
 
     def __init__(self, clock: Callable[[], float] = time, uptime: Callable[[], float] = uptime) -> None:
         #: the wall clock
@@ -64,28 +71,47 @@ class Store(ABC):
 
     # ---- what a dialect supplies
 
-    #: the address as the user may give it again; never holds a password
+    #: the address as it may be shown; never holds a password
     address: str
+    #: the address as another process of ours needs it; may hold a password
+    url: str
+    #: for how long it is tried to get into the store, before a `StoreError`
+    patience_seconds: float
     #: names this connection on what it waits for or works on; `is_alive` tells others whether it still runs
     process: str
     #: `Offers.config()` as it is in the transaction that is open
     offered: int = 0
     #: whether somebody waits in the transaction that is open; it may say so of one who waits no more
     crowded: bool = False
+    #: whether what was not lasting may be undone while this process lives on, and its numbers be given to others
+    may_forget: bool = False
     #: whether the last transaction was kept; after an interruption nothing else tells
     committed: bool = False
+    #: whether this connection may write although the store is frozen
+    thaws: bool = False
+    #: grows when a transaction that was not lasting may have been undone after it was kept
+    forgot: int = 0
 
     @abstractmethod
     def rows(self, statement: str, **parameters: Any) -> list[Row]:
         """All rows that the statement gives, read to the end before anything else happens."""
 
     @abstractmethod
-    def run(self, statement: str, **parameters: Any) -> int:
+    def run(self, statement: str, **parameters: Any) -> None:
+        """Run a statement that gives no rows."""
+
+    @abstractmethod
+    def change(self, statement: str, **parameters: Any) -> int:
         """Run a statement that gives no rows; return how many it changed."""
 
     @abstractmethod
-    def is_alive(self, process: str) -> bool:
-        """Whether the process that owns this name still runs. Never blocks, never guesses by process number."""
+    def dead_among(self, processes: Iterable[str]) -> set[str]:
+        """Those of these names whose process does not run any more. Never guesses by process number."""
+
+    @abstractmethod
+    def life_left(self) -> float | None:
+        """For how many seconds others will believe that this process lives, if they do not hear of it again; None: for
+        as long as it does live."""
 
     @abstractmethod
     def listen(self) -> None:
@@ -116,10 +142,6 @@ class Store(ABC):
         """Let another one look after them. May be called twice."""
 
     @abstractmethod
-    def _wake(self, process: str) -> None:
-        """Wake a process that waits, if it still does. Never raises, never blocks."""
-
-    @abstractmethod
     def health(self) -> list[Finding]:
         """What `doctor` must know of the database and its file, as far as reading tells."""
 
@@ -133,7 +155,16 @@ class Store(ABC):
         and `crowded` to its `STATE`."""
 
     @abstractmethod
-    def _commit(self) -> None: ...
+    def _commit(self) -> None:
+        """Keep the transaction. Those in `_awake` are woken after it, unless the commit does it, and empties that."""
+
+    @abstractmethod
+    def _wake(self, process: str) -> None:
+        """Wake a process that waits, if it still does. Never raises, never blocks."""
+
+    @abstractmethod
+    def _begin_reading(self) -> None:
+        """Start a transaction that only reads, and sees one moment."""
 
     @abstractmethod
     def _undo(self) -> None:
@@ -142,6 +173,40 @@ class Store(ABC):
     @abstractmethod
     def _roll_back(self) -> None:
         """Undo the transaction. Never raises."""
+
+    # ---- what a dialect supplies for moving house (see `copying`); all but the first two are part of a transaction
+
+    @abstractmethod
+    def columns(self, table: str) -> list[str]:
+        """The columns of a table."""
+
+    @abstractmethod
+    def is_frozen(self) -> bool:
+        """Whether the store may only be read."""
+
+    @abstractmethod
+    def set_frozen(self, frozen: bool) -> None:
+        """Let the store only be read from now on, by whoever has it open; or let it be written again."""
+
+    @abstractmethod
+    def take_time(self) -> None:
+        """The transaction may take long."""
+
+    @abstractmethod
+    def fill(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Insert rows as they are. Raises `StoreDamaged` when the table does not take one of them."""
+
+    @abstractmethod
+    def last_ids(self) -> dict[str, int]:
+        """The last number that was given to a row, for each table that has given one."""
+
+    @abstractmethod
+    def set_last_ids(self, ids: Mapping[str, int]) -> None:
+        """Let the next rows of these tables have the numbers that follow."""
+
+    @abstractmethod
+    def settle(self, tables: Sequence[str]) -> None:
+        """These tables have just been filled."""
 
     # ---- what all share
 
@@ -186,6 +251,17 @@ class Store(ABC):
         for process in self._awake:
             self._wake(process)
 
+    def moved_to(self) -> str | None:
+        """Where a frozen store has gone; None: it is not frozen."""
+        if not self.is_frozen():
+            return None
+        return next((str(event.data.get("to")) for event in self.events.latest(1, event="store.frozen")), "another one")
+
+    def _refuse_frozen(self) -> None:
+        """Raise `StoreMoved`, unless this connection thaws the store that was found frozen as a transaction began."""
+        if not self.thaws:
+            raise StoreMoved(self.address, self.moved_to() or "another one")
+
     def _serve(self, news: list[News]) -> None:
         # Whatever is wrong with the queue, or with what is offered, must keep nobody from giving something back.
         try:
@@ -225,17 +301,35 @@ class Store(ABC):
     @contextmanager
     def read(self) -> Iterator[None]:
         """Several statements that see one and the same moment."""
-        self.run("BEGIN")
+        self._begin_reading()
         try:
             yield
         finally:
             self._undo()
 
+    def insist(self, work: Callable[[], Result]) -> Result:
+        """Do `work`, and again as a whole when the store went away, or was full, before anything of it was kept.
+
+        Only for work that may begin anew then: what it has changed outside its transactions stays changed.
+        """
+        for pause in PAUSES_SECONDS:
+            try:
+                return work()
+            except StoreAway:
+                sleep(pause * uniform(0.5, 1.5))  # noqa: S311 - so that not all come back at once
+            except StoreFull:  # an ending finds room now: the store sees it coming, and has kept some
+                break
+        return work()
+
+    def is_alive(self, process: str) -> bool:
+        """Whether the process that owns this name still runs."""
+        return not self.dead_among([process])
+
     def move(self, table: str, id: int, old: Any, new: Any, **columns: Any) -> None:
         """Change the status of a lease or resource from `old` to `new`, and `columns` with it.
 
         Compare-and-set, so that nobody acts on a status that is no longer true: raises `StatusChanged` when the row
-        has another status, and `ValueError` when `lifecycle` has no such arrow, which is a bug of ours.
+        has another status, at the latest when the transaction would be kept, and `ValueError` when `lifecycle` has no such arrow, which is a bug of ours.
         """
         if (old, new) not in _ARROWS[table]:
             raise ValueError(f"a {table} cannot go from {old} to {new}")
@@ -243,7 +337,10 @@ class Store(ABC):
         if new is LeaseStatus.PENDING:
             self.crowded = True
         # Plain text, since what is more than that the driver first tries to adapt, which takes its time.
-        if not self.run(statement, id=id, old=str(old), new=str(new), **columns):
+        self._move(table, id, old, statement, dict(columns, id=id, old=str(old), new=str(new)))
+
+    def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
+        if not self.change(statement, **values):
             now = self.row(f"SELECT status FROM {table} WHERE id = :id", id=id)
             raise StatusChanged(table, id, (old,), now[0] if now else None)
 
@@ -254,7 +351,7 @@ class Store(ABC):
             self.leases.overdue()
             or self.resources.overdue(self.clock())
             or self.resources.rested(self.clock())
-            or any(not self.is_alive(process) for process in {process for _, process in self.leases.bound()})
+            or self.dead_among({process for _, process in self.leases.bound()})
         )
 
     def claim(self, table: str, id: int) -> bool:

@@ -30,19 +30,18 @@ class Events:
         **data: Any,
     ) -> None:
         """Record one line. It is part of the transaction that is open."""
-        now, text = self._store.clock(), json.dumps(data) if data else "{}"
-        row = self._store.row(
+        now = self._store.clock()
+        statement = (
             "INSERT INTO event (at, event, lease, resource, blueprint, data)"
-            f" VALUES (:at, :event, :lease, :resource, :blueprint, :data){'' if self.heard is None else ' RETURNING id'}",
-            at=now,
-            event=event,
-            lease=lease,
-            resource=resource,
-            blueprint=blueprint,
-            data=text,
+            " VALUES (:at, :event, :lease, :resource, :blueprint, :data)"
         )
-        if row is not None:
-            self.uncommitted.append(Event(row[0], now, event, lease, resource, blueprint, data))
+        row = {"at": now, "event": event, "lease": lease, "resource": resource, "blueprint": blueprint,
+               "data": json.dumps(data) if data else "{}"}  # fmt: skip
+        if self.heard is None:
+            self._store.run(statement, **row)
+            return
+        [(id,)] = self._store.rows(f"{statement} RETURNING id", **row)
+        self.uncommitted.append(Event(id, now, event, lease, resource, blueprint, data))
 
     def last(self) -> int:
         """The number of the newest event; 0 when there is none."""

@@ -26,16 +26,24 @@ _WIDTH = 15
 # Word for word the condition of the index lease_deadline, or it is not used.
 _HAS_DEADLINE = "deadline IS NOT NULL AND status IN ('acquired', 'active')"
 _FROM = "FROM lease l LEFT JOIN resource r ON r.id = l.resource LEFT JOIN blueprint p ON p.id = r.blueprint"
-# Never before whoever asked last, or a clock that was set back would let newcomers pass those who wait.
-_ASKED_AT = (
-    "(SELECT CASE WHEN :crowded = 1 AND asked > :now THEN asked ELSE :now END FROM"
-    " (SELECT (SELECT turn + priority * :head_start FROM lease WHERE id = (SELECT max(id) FROM lease)) AS asked) last)"
-)
-
 #: most of what is freed goes to one of the first
 FIRST_IN_THE_QUEUE = 8
 #: each step of priority counts like having asked so much earlier
 HEAD_START_SECONDS = 3600.0
+
+_ADD = (
+    "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
+    " process, not_before, failures, created_at)"
+    " VALUES ('pending', :type, :blueprints, :owner, :priority, :attributes, :now - :head_start,"
+    " '[]', :until, :ttl, 0, :process, 0, 0, :now) RETURNING id"
+)
+# Never before whoever asked last, or a clock that was set back would let newcomers pass.
+_LAST_ASKED_AT = f"turn + priority * {HEAD_START_SECONDS}"
+_ADD_TO_OTHERS = _ADD.replace(
+    ":now - :head_start",
+    f"COALESCE((SELECT {_LAST_ASKED_AT} FROM lease WHERE id = (SELECT max(id) FROM lease) AND {_LAST_ASKED_AT} > :now), :now)"
+    " - :head_start",
+)
 
 
 class Ending(NamedTuple):
@@ -89,10 +97,7 @@ class Leases:
         else waits."""
         self._store.crowded = True
         row = self._store.row(
-            "INSERT INTO lease (status, type, blueprints, owner, priority, attributes, turn, slot_locks, until, ttl, warned,"
-            " process, not_before, failures, created_at)"
-            f" VALUES ('pending', :type, :blueprints, :owner, :priority, :attributes, {_ASKED_AT} - :priority * :head_start,"
-            " '[]', :until, :ttl, 0, :process, 0, 0, :now) RETURNING id",
+            _ADD_TO_OTHERS if crowded else _ADD,
             type=demand.type,
             blueprints=canonical(demand.blueprints),
             owner=owner,
@@ -101,8 +106,7 @@ class Leases:
             until=terms.until,
             ttl=terms.ttl,
             process=process,
-            crowded=int(crowded),
-            head_start=HEAD_START_SECONDS,
+            head_start=terms.priority * HEAD_START_SECONDS,
             now=self._store.clock(),
         )
         assert row is not None
@@ -330,6 +334,11 @@ class Leases:
 
     def status(self, id: int) -> LeaseStatus | None:
         row = self._store.row("SELECT status FROM lease WHERE id = :id", id=id)
+        return status_of(LeaseStatus, row[0]) if row else None
+
+    def status_bound_to(self, process: str, id: int) -> LeaseStatus | None:
+        """None also when the lease of this number is not bound to that process."""
+        row = self._store.row("SELECT status FROM lease WHERE id = :id AND process = :process", id=id, process=process)
         return status_of(LeaseStatus, row[0]) if row else None
 
     def process_of(self, id: int) -> str | None:

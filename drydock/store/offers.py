@@ -129,7 +129,7 @@ class Offers:
     def switch_blueprint(self, name: str, enabled: bool) -> bool:
         """Set the switch; False if there is no such blueprint."""
         return bool(
-            self._store.run(
+            self._store.change(
                 "UPDATE blueprint SET enabled = :enabled WHERE name = :name",
                 name=name,
                 enabled=int(enabled),
@@ -152,7 +152,7 @@ class Offers:
     def take_room(self, blueprint: int) -> bool:
         """Count one more live resource, unless that would be over the blueprint's limit or it is switched off."""
         return bool(
-            self._store.run(
+            self._store.change(
                 "UPDATE blueprint SET live = live + 1"
                 " WHERE id = :id AND enabled = 1 AND listed = 1 AND (most IS NULL OR live < most)",
                 id=blueprint,
@@ -256,7 +256,7 @@ class Offers:
         """Set the switch of every binding of this name, in one blueprint or in all; return how many there are."""
         rows = self._store.rows(
             "UPDATE binding SET enabled = :enabled WHERE name = :name AND (listed = 1 OR resource IS NOT NULL)"
-            " AND (:blueprint IS NULL OR blueprint IN (SELECT id FROM blueprint WHERE name = :blueprint)) RETURNING blueprint",
+            " AND (CAST(:blueprint AS TEXT) IS NULL OR blueprint IN (SELECT id FROM blueprint WHERE name = :blueprint)) RETURNING blueprint",
             name=name,
             blueprint=blueprint,
             enabled=int(enabled),
@@ -300,7 +300,7 @@ class Offers:
             id = self._save_binding(blueprint, shapes[declared.shape], declared)
             self._store.run("DELETE FROM trait WHERE binding = :id", id=id)
             for name, value in declared.traits.items():
-                self._store.rows(
+                self._store.run(
                     "INSERT INTO trait (name, value, binding) VALUES (:name, :value, :id)",
                     name=name,
                     value=value,
@@ -346,12 +346,13 @@ class Offers:
         self._store.run("UPDATE shape SET things = 0 WHERE blueprint = :blueprint", blueprint=blueprint)
         ids = {}
         for attributes, number in things.items():
+            shape = {"blueprint": blueprint, "attributes": attributes, "things": number}
             row = self._store.row(
-                "INSERT INTO shape (blueprint, attributes, things) VALUES (:blueprint, :attributes, :things)"
-                " ON CONFLICT (blueprint, attributes) DO UPDATE SET things = :things RETURNING id",
-                blueprint=blueprint,
-                attributes=attributes,
-                things=number,
+                "UPDATE shape SET things = :things WHERE blueprint = :blueprint AND attributes = :attributes RETURNING id",
+                **shape,
+            ) or self._store.row(
+                "INSERT INTO shape (blueprint, attributes, things) VALUES (:blueprint, :attributes, :things) RETURNING id",
+                **shape,
             )
             assert row is not None
             ids[attributes] = int(row[0])
@@ -378,7 +379,7 @@ class Offers:
     def _hold_what_is_held(self, blueprint: int) -> None:
         # A new binding may have the slot lock of one that a resource of another blueprint stands on.
         self._store.run(
-            "UPDATE binding SET resource = (SELECT CAST(substr(l.holder, 10) AS INTEGER) FROM slot_lock l"
+            "UPDATE binding SET resource = (SELECT CAST(substr(l.holder, 10) AS BIGINT) FROM slot_lock l"
             " WHERE l.key = binding.slot_lock AND l.holder LIKE 'resource:%')"
             " WHERE blueprint = :blueprint AND resource IS NULL"
             " AND EXISTS (SELECT 1 FROM slot_lock l WHERE l.key = binding.slot_lock)",

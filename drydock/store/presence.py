@@ -43,6 +43,13 @@ class _Registry:
 _registry = _Registry()
 
 
+def identity(path: str) -> tuple[int, int]:
+    """The device and number of the file, which is made if it is not there."""
+    fd, _ = _registry.file(path)
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
 def announce(path: str) -> str:
     """Hold a lock in the file at `path` until `withdraw` or the end of this process; return its name."""
     fd, own = _registry.file(path)

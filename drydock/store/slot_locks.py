@@ -42,7 +42,7 @@ class SlotLocks:
         held: dict[str, str] = {}
         for lock in sorted(set(locks)):
             key = lock.key if not lock.of else self._numbered(lock, holder)
-            if self._store.run(
+            if self._store.change(
                 "INSERT INTO slot_lock (key, holder, taken_at) VALUES (:key, :holder, :now) ON CONFLICT DO NOTHING",
                 key=key,
                 holder=holder,

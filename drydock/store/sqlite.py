@@ -9,7 +9,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreError, StoreFull, printable, quoted
@@ -54,7 +54,7 @@ class SqliteStore(Store):
         uptime: Callable[[], float] = uptime,
     ) -> None:
         super().__init__(clock, uptime)
-        self.address = path
+        self.address = self.url = path
         self.path = path
         self.connection = connection
         self.patience_seconds = PATIENCE_SECONDS
@@ -141,7 +141,10 @@ class SqliteStore(Store):
                     )
         return _translate(error, self.path)
 
-    def run(self, statement: str, **parameters: Any) -> int:
+    def run(self, statement: str, **parameters: Any) -> None:
+        self.change(statement, **parameters)
+
+    def change(self, statement: str, **parameters: Any) -> int:
         try:
             return self._execute(statement, parameters).rowcount
         except FAILURES as error:
@@ -166,7 +169,9 @@ class SqliteStore(Store):
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
             [version] = self._execute("PRAGMA user_version").fetchone()
-            if version != SCHEMA_VERSION:
+            if version == -SCHEMA_VERSION:
+                self._refuse_frozen()
+            elif version != SCHEMA_VERSION:
                 [identity] = self._execute("PRAGMA application_id").fetchone()
                 raise _wrong_version(identity, version, self.path)
             state = self._execute(STATE).fetchone()
@@ -192,6 +197,13 @@ class SqliteStore(Store):
             self._roll_back()
             raise
         self._leave()
+
+    def _wake(self, process: str) -> None:
+        if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
+            self._wakeups.wake(process)
+
+    def _begin_reading(self) -> None:
+        self.run("BEGIN")
 
     def _roll_back(self) -> None:
         try:
@@ -228,6 +240,42 @@ class SqliteStore(Store):
                 f"the store {quoted(self.path)} was deleted or replaced while in use; run the command again"
             )
 
+    # ---- moving house
+
+    def columns(self, table: str) -> list[str]:
+        return [name for (name,) in self.rows("SELECT name FROM pragma_table_info(:table)", table=table)]
+
+    def is_frozen(self) -> bool:
+        return bool(self.rows("PRAGMA user_version")[0][0] < 0)
+
+    def set_frozen(self, frozen: bool) -> None:
+        self.run(f"PRAGMA user_version = {-SCHEMA_VERSION if frozen else SCHEMA_VERSION}")
+
+    def take_time(self) -> None:
+        pass
+
+    def fill(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        places = ", ".join("?" * len(columns))
+        try:
+            self.connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows)
+        except sqlite3.IntegrityError as error:
+            raise StoreDamaged(
+                f"{quoted(self.path)} does not take a row of {table} ({printable(error)}); see: drydock doctor"
+            ) from error
+        except FAILURES as error:
+            raise self._translated(error) from error
+
+    def last_ids(self) -> dict[str, int]:
+        return dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
+
+    def set_last_ids(self, ids: Mapping[str, int]) -> None:
+        for table, last in ids.items():
+            self.run("DELETE FROM sqlite_sequence WHERE name = :table", table=table)
+            self.run("INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :last)", table=table, last=last)
+
+    def settle(self, tables: Sequence[str]) -> None:
+        pass
+
     # ---- the living
 
     @property
@@ -236,8 +284,11 @@ class SqliteStore(Store):
             self._process = presence.announce(self._presence)
         return self._process
 
-    def is_alive(self, process: str) -> bool:
-        return presence.is_alive(self._presence, process)
+    def dead_among(self, processes: Iterable[str]) -> set[str]:
+        return {process for process in processes if not presence.is_alive(self._presence, process)}
+
+    def life_left(self) -> float | None:
+        return None
 
     @property
     def _presence(self) -> str:
@@ -269,10 +320,6 @@ class SqliteStore(Store):
 
     def stop_watching(self) -> None:
         presence.unwatch(self._presence, self.process)
-
-    def _wake(self, process: str) -> None:
-        if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
-            self._wakeups.wake(process)
 
     def news_fileno(self) -> int | None:
         return self._wakeups.fileno()
@@ -366,7 +413,7 @@ def _make_ready(connection: sqlite3.Connection, path: str) -> None:
         execute("PRAGMA journal_mode = WAL")
         _migrate(connection)
     version = _check_version(connection, path)
-    if version < SCHEMA_VERSION:
+    if 0 < version < SCHEMA_VERSION:
         _migrate(connection)
     if execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         execute("PRAGMA journal_mode = WAL")
@@ -400,14 +447,15 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 def _check_version(connection: sqlite3.Connection, path: str) -> int:
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if identity != APPLICATION_ID or not 0 < version <= SCHEMA_VERSION:
+    # A frozen store has a minus before its version. It may not be changed, so it must be read as it is.
+    if identity != APPLICATION_ID or not (0 < version <= SCHEMA_VERSION or version == -SCHEMA_VERSION):
         raise _wrong_version(identity, version, path)
     return int(version)
 
 
 def _check_current(connection: sqlite3.Connection, path: str) -> None:
     version = _check_version(connection, path)
-    if version < SCHEMA_VERSION:
+    if 0 < version < SCHEMA_VERSION:
         raise StoreDamaged(
             f"{quoted(path)} has schema {version}, this drydock uses {SCHEMA_VERSION}; bring it up to date with: drydock leases"
         )

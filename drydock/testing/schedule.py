@@ -7,7 +7,7 @@ is not decided here; see `explore`.
 import _thread
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -178,7 +178,10 @@ class ExploredStore(SqliteStore):
     def process(self) -> str:  # type: ignore[override]
         return self.name
 
-    def is_alive(self, process: str) -> bool:
+    def dead_among(self, processes: Iterable[str]) -> set[str]:
+        return {process for process in sorted(processes) if not self._lives(process)}
+
+    def _lives(self, process: str) -> bool:
         if self.actor is not None:
             self.actor.stop_before(Kind.LOOK, f"does {process} live?")
         alive = process in self.world.living

@@ -11,7 +11,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from worker import SHORT_TTL_SECONDS, live
 
 import drydock
 from drydock.testing.history import Recorder
+from drydock.testing.postgres import Server
 
 KILL_EVERY_SECONDS = 0.05
 STOP_EVERY_SECONDS = 1.5
@@ -33,6 +35,8 @@ FILL_EVERY_SECONDS = 2.0
 FULL_FAILURES = 40
 MOST_FULL_SECONDS = 20.0
 REPORT_EVERY_SECONDS = 5.0
+#: a server that was stopped is not started again for up to so long
+MOST_AWAY_SECONDS = 0.5
 #: nobody was granted anything for so long: something hangs
 PATIENCE_SECONDS = 60.0
 
@@ -42,13 +46,17 @@ class Phase(NamedTuple):
 
     name: str
     folder: Path  #: of the history and all that is not the store
-    store: Path
+    store: str  #: its path or URL
     grants: int
     seconds: float
     processes: int
     hosts: int
     seed: int
-    fill: SmallDisk | bool  #: the disk to fill; True: let SQLite say that it is full; False: leave it
+    fill: SmallDisk | bool = False  #: the disk to fill; True: let SQLite say that it is full; False: leave it
+    confuse: bool = False  #: let each worker have a wall clock of its own
+    machines: tuple[Path, ...] = ()  #: a folder for each that the workers seem to be on; none: all are where we are
+    server: Server | None = None  #: to be stopped with no warning
+    outage_every: float = 0.0  #: seconds; 0: never
 
 
 class Torments(NamedTuple):
@@ -56,6 +64,7 @@ class Torments(NamedTuple):
     stops: int = 0
     steps: int = 0
     fulls: int = 0
+    outages: int = 0
     seconds: float = 0.0
 
 
@@ -79,7 +88,8 @@ class Tormentor:
         self.bait: int | None = None
         self.full_since: float | None = None
         self.refusals_before = 0
-        self.kills = self.stops = self.steps = self.fulls = 0
+        self.outage: int | None = None  # the child that stops the server and starts it again
+        self.kills = self.stops = self.steps = self.fulls = self.outages = 0
         self.began = time.monotonic()
 
     def __enter__(self) -> "Tormentor":
@@ -89,11 +99,13 @@ class Tormentor:
         self._empty()
         for slot in list(self.pids):
             self._end(slot)
+        if self.outage is not None:
+            os.waitpid(self.outage, 0)
         self.recorder.close()
 
     @property
     def torments(self) -> Torments:
-        return Torments(self.kills, self.stops, self.steps, self.fulls, time.monotonic() - self.began)
+        return Torments(self.kills, self.stops, self.steps, self.fulls, self.outages, time.monotonic() - self.began)
 
     @property
     def crashes(self) -> list[str]:
@@ -109,11 +121,14 @@ class Tormentor:
             (KILL_EVERY_SECONDS, self._kill),
             (STOP_EVERY_SECONDS, self._stop),
             (LOOK_EVERY_SECONDS, self._stop_the_bait),
-            (STEP_EVERY_SECONDS, self._step),
             (REPORT_EVERY_SECONDS, self._report),
         ]
+        if self.phase.confuse:
+            jobs.append((STEP_EVERY_SECONDS, self._step))
         if self.phase.fill:
             jobs.append((FILL_EVERY_SECONDS, self._fill))
+        if self.phase.outage_every:
+            jobs.append((self.phase.outage_every, self._stop_the_server))
         due = [self.began + min(every, 0.3) for every, _ in jobs]
         grants, moved_at = 0, self.began
         while (now := time.monotonic()) < self.began + self.phase.seconds:
@@ -122,6 +137,7 @@ class Tormentor:
                     due[number] = now + every
                     work()
             self._go_on(now)
+            self._look_at_the_server(os.WNOHANG)
             if (granted := self.board.grants()) > grants:
                 grants, moved_at = granted, now
             if grants >= self.phase.grants or self.crashes:
@@ -195,6 +211,36 @@ class Tormentor:
         if isinstance(self.phase.fill, SmallDisk):
             self.phase.fill.empty()
 
+    def _stop_the_server(self) -> None:
+        """As `pg_ctl -m immediate` does, and start it again; in a child, since killing goes on meanwhile."""
+        if self.outage is not None:
+            return
+        away_seconds = self.random.random() * MOST_AWAY_SECONDS
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                assert self.phase.server is not None
+                self.phase.server.stop("immediate")
+                time.sleep(away_seconds)
+                self.phase.server.start()
+                code = 0
+            except BaseException:  # noqa: BLE001 - whatever it is, it is told
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        self.outage = pid
+        self.outages += 1
+
+    def _look_at_the_server(self, how: int) -> None:
+        if self.outage is None:
+            return
+        pid, status = os.waitpid(self.outage, how)
+        if pid:
+            self.outage = None
+            if status:
+                raise Stuck("the server did not start again")
+
     # ---- the workers
 
     def _name(self, slot: int) -> str:
@@ -206,6 +252,7 @@ class Tormentor:
         pid = os.fork()
         if not pid:
             phase = self.phase
+            be_on(phase.machines, slot)
             live(phase.folder, phase.store, self.board, slot, self.lives[slot], phase.seed)
         self.pids[slot] = pid
 
@@ -220,6 +267,7 @@ class Tormentor:
         """Let all go on, and wait until each holds its last lease or has found none."""
         self._empty()
         self._go_on(float("inf"))
+        self._look_at_the_server(0)
         self.board.order(STOP, 1)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.crashes and any(self.board.state(slot) is not State.PARKED for slot in self.board.slots):
@@ -234,6 +282,12 @@ class Tormentor:
         print(f"torture: {self.phase.name}: {line}", file=sys.stderr, flush=True)
 
 
+def be_on(machines: Sequence[Path], number: int) -> None:
+    """From now on this process seems to be on that machine: those on the others cannot see whether it lives."""
+    if machines:
+        os.environ["XDG_STATE_HOME"] = str(machines[number % len(machines)])
+
+
 def set_up(phase: Phase) -> None:
     """Offer the hosts, in a child: whoever is forked later has no store from us."""
     pid = os.fork()
@@ -241,7 +295,8 @@ def set_up(phase: Phase) -> None:
         code = 1
         try:
             hosts = [f"h{number}" for number in range(phase.hosts)]
-            with drydock.connect(str(phase.store)) as dock:
+            be_on(phase.machines, 0)
+            with drydock.connect(phase.store) as dock:
                 dock.apply({"blueprint": {"lab": {"kind": "host-pool", "hosts": hosts}}})
             code = 0
         finally:

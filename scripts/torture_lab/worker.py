@@ -17,6 +17,8 @@ from board import BAIT, FULL, STOP, Board, State
 from drydock.api import Connection, Lease
 from drydock.engine import Engine
 from drydock.errors import LeaseLost, NothingFree, StoreError
+from drydock.store import open_store
+from drydock.store.base import Store
 from drydock.store.sqlite import SqliteStore
 from drydock.testing.history import ACQUIRE, RELEASE, RENEW, VERIFY, WRITE, Outcome, Recorder
 
@@ -53,12 +55,13 @@ class Witness:
 
 
 class Worker:
-    def __init__(self, folder: Path, store: Path, board: Board, slot: int, life: int, seed: int) -> None:
+    def __init__(self, folder: Path, store: str, board: Board, slot: int, life: int, seed: int) -> None:
         self.name = f"{slot}.{life}"
         self.folder, self.store, self.board, self.slot = folder, store, board, slot
         self.random = random.Random(f"{seed} {self.name}")
         self.recorder = Recorder(str(folder / "history" / f"{slot}.jsonl"), self.name)
         self.witness = Witness(folder / "witness")
+        self.served = is_served(store)
         self.tormentor = os.getppid()
         self.full = False
 
@@ -135,7 +138,8 @@ class Worker:
         except LeaseLost:
             done = False
         except StoreError:
-            self.recorder.returned(number, Outcome.FAIL)
+            # A server may go away before it has told what it has done.
+            self.recorder.returned(number, Outcome.UNKNOWN if self.served else Outcome.FAIL)
             if kind == RELEASE:
                 raise
             self.board.refused(self.slot)
@@ -153,12 +157,15 @@ class Worker:
     # ---- around it
 
     def _connected(self) -> Connection:
-        # As `drydock.connect`, with a wall clock that the tormentor moves.
+        # As `drydock.connect`, with a wall clock that the tormentor moves where it is not the server's.
         while True:
             with contextlib.suppress(StoreError):
-                return Connection(Engine(SqliteStore.open(str(self.store), clock=self._clock)))
+                return Connection(Engine(self._opened()))
             self.board.refused(self.slot)
             time.sleep(RETRY_SECONDS)
+
+    def _opened(self) -> Store:
+        return open_store(self.store) if self.served else SqliteStore.open(self.store, clock=self._clock)
 
     def _clock(self) -> float:
         return time.time() + self.board.clock_offset(self.slot)
@@ -182,7 +189,12 @@ class Worker:
             dock._engine.store.run(f"PRAGMA max_page_count = {1 if full else MOST_PAGES}")
 
 
-def live(folder: Path, store: Path, board: Board, slot: int, life: int, seed: int) -> None:
+def is_served(store: str) -> bool:
+    """Whether the store is a server's."""
+    return "://" in store
+
+
+def live(folder: Path, store: str, board: Board, slot: int, life: int, seed: int) -> None:
     """The whole life of a forked child; it never returns."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,6 @@
 """The stage; after each scenario every global invariant is asserted."""
 
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from conftest import Clock
@@ -12,8 +10,8 @@ from drydock import request, tending
 from .stage import Stage
 
 
-def _played(path: Path, clock: Callable[[], float], *, hooks_seen: bool) -> Iterator[Stage]:
-    stage = Stage(path, clock)
+def _played(address: str, clock: Callable[[], float] | None, *, hooks_seen: bool) -> Iterator[Stage]:
+    stage = Stage(address, clock)
     stage.hooks_seen = hooks_seen
     yield stage
     stage.close()
@@ -24,15 +22,15 @@ def _played(path: Path, clock: Callable[[], float], *, hooks_seen: bool) -> Iter
 
 
 @pytest.fixture
-def stage(path: Path, clock: Clock) -> Iterator[Stage]:
+def stage(store_address: str, clock: Clock) -> Iterator[Stage]:
     """A stage whose time the test moves."""
-    yield from _played(path, clock, hooks_seen=True)
+    yield from _played(store_address, clock, hooks_seen=True)
 
 
 @pytest.fixture
-def open_air(path: Path) -> Iterator[Stage]:
+def open_air(store_address: str) -> Iterator[Stage]:
     """A stage with the world's own clock, which it shares with real processes."""
-    yield from _played(path, time.time, hooks_seen=False)
+    yield from _played(store_address, None, hooks_seen=False)
 
 
 @pytest.fixture

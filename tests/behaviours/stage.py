@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from conftest import Cli
+from conftest import Cli, open_at
 
 from drydock.allocator import Lab
 from drydock.blueprint import Yield
@@ -17,8 +17,7 @@ from drydock.config import parse_pool
 from drydock.engine import Engine
 from drydock.model import Demand, Lease, LeaseStatus, Resource, ResourceStatus
 from drydock.request import Progress
-from drydock.store.sqlite import SqliteStore
-from drydock.uptime import uptime
+from drydock.store.base import Store
 
 from .promises import ALL, broken_promises
 
@@ -167,8 +166,9 @@ class Actor(Generic[T]):
 class Stage:
     """One store; `engine` is the test's own."""
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
-        self.path, self.clock, self.uptime = path, clock, uptime
+    def __init__(self, address: str, clock: Callable[[], float] | None) -> None:
+        self.address, self.clock = address, clock
+        self.uptime: Callable[[], float] | None = None
         self.environment = {"DRYDOCK_BLUEPRINTS": str(KINDS)}
         self.settled = True  #: what the test leaves behind must be at rest
         self.hooks_seen = True  #: no other process ran any
@@ -177,12 +177,15 @@ class Stage:
         self.store = self.open()
         self.engine = Engine(self.store, environment=self.environment)
 
-    def open(self) -> SqliteStore:
-        return SqliteStore.open(str(self.path), clock=self.clock, uptime=lambda: self.uptime())
+    def open(self) -> Store:
+        store = open_at(self.address, self.clock)
+        own = store.uptime
+        store.uptime = lambda: (self.uptime or own)()
+        return store
 
     @property
     def cli(self) -> Cli:
-        cli = Cli(self.path)
+        cli = Cli(self.address)
         cli.environment.update(self.environment)
         return cli
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from drydock.engine import Engine
 from drydock.model import Lease, LeaseStatus
+from drydock.store.base import Store
 
 from .stage import Gate, Stage, pausing, several
 
@@ -82,16 +83,23 @@ def served(stage: Stage, held: int, waiters: list[Waiter]) -> list[int]:
 @contextmanager
 def woken(stage: Stage) -> Iterator[list[str]]:
     """The processes that the test's own store wakes meanwhile."""
+    with noted_wakes(stage.store) as names:
+        yield names
+
+
+@contextmanager
+def noted_wakes(store: Store) -> Iterator[list[str]]:
+    """The processes that this store wakes meanwhile. Some wake with the commit, some after it."""
     names: list[str] = []
-    wake = stage.store._wake
+    commit = store._commit
 
-    def noted(process: str) -> None:
-        names.append(process)
-        wake(process)
+    def noted() -> None:
+        names.extend(store._awake)
+        commit()
 
-    stage.store._wake = noted  # type: ignore[method-assign]
+    store._commit = noted  # type: ignore[method-assign]
     yield names
-    stage.store._wake = wake  # type: ignore[method-assign]
+    store._commit = commit  # type: ignore[method-assign]
 
 
 def hands_over(

@@ -71,7 +71,7 @@ def in_vain(engine: Engine) -> str:
 
 def main(folder: Path) -> dict[str, Any]:
     path = folder / "drydock.db"
-    cli = Cli(path)
+    cli = Cli(str(path))
     cli.environment |= ENVIRONMENT
     with opened(path) as engine:
         engine.apply(parse_pool(POOL, "pool"))

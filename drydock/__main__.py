@@ -1,0 +1,5 @@
+"""`python -m drydock` is the command `drydock`."""
+
+from .cli import main
+
+main()

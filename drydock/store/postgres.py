@@ -1,0 +1,844 @@
+"""PostgreSQL: one database, many processes of many machines.
+
+Writers stand in line here as they do at SQLite's turnstile: each transaction first takes one advisory lock of the
+server's, which ends with the transaction, so that nothing leaks through a pooler and nobody has to begin anew for having
+met somebody. What is promised does not rest on that line: unique rows and compare-and-set hold under READ COMMITTED
+without it.
+
+A transaction is one pipeline: what gives no rows travels with the next statement that does, or with the commit. The
+server's clock is read where a transaction begins, and is the only clock in it.
+"""
+
+import json
+import os
+import re
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
+from random import uniform
+from typing import Any, NamedTuple, NoReturn, TypeVar
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from ..errors import (
+    ConfigError,
+    DrydockError,
+    Refused,
+    StatusChanged,
+    StoreAway,
+    StoreDamaged,
+    StoreError,
+    printable,
+    quoted,
+)
+from ..model import Finding
+from ..uptime import uptime
+from .base import STATE, Row, Store
+from .heart import Heart
+from .machine import Machine
+from .postgres_schema import CHANGES, VERSION
+
+try:
+    import psycopg
+    from psycopg import pq
+    from psycopg.abc import PQGen
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.types.numeric import FloatDumper, Int8Dumper
+    from psycopg.types.string import StrDumper
+
+    from .postgres_errors import translate
+except ImportError as missing:
+    raise StoreError(
+        "a store in PostgreSQL needs a driver that is not installed; install it with:"
+        ' pip install "drydock-allocator[postgres]"'
+    ) from missing
+
+Answer = TypeVar("Answer")
+
+SCHEMA = "drydock"
+OLDEST = 140000
+#: a process that has not been heard of for so long is dead
+LIFE_SECONDS = 30.0
+#: a server that was reached and is away is tried for so long; one that was never reached, for less
+PATIENCE_SECONDS = 30.0
+FIRST_PATIENCE_SECONDS = 5.0
+RETRY_SECONDS = 0.1
+#: a writer waits for its turn for so long
+TURN_SECONDS = 10.0
+#: who was stopped inside a transaction is put out of it
+IDLE_SECONDS = 5.0
+#: behind a pooler nobody can be woken: who waits looks so often
+LOOK_EVERY_SECONDS = 0.1
+
+MOST_KNOWN = 10_000
+
+#: a statement that the server itself would have ended by now is not answered any more
+STATEMENT_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+#: but for what may take its time
+LONG_SECONDS = 3600.0
+
+
+class Connection(psycopg.Connection[Row]):
+    """A connection that does not wait for ever for a server, or a pooler, that keeps the line open and says nothing."""
+
+    patience_seconds: Callable[[], float] = staticmethod(lambda: STATEMENT_SECONDS)
+
+    def wait(self, gen: "PQGen[Answer]", interval: float = 0.1, timeout: float | None = None) -> "Answer":
+        return super().wait(self._bounded(gen), interval)
+
+    def _bounded(self, answering: "PQGen[Answer]") -> "PQGen[Answer]":
+        until = time.monotonic() + self.patience_seconds() + ANSWER_SECONDS
+        ready: Any = None
+        while True:
+            try:
+                wanted = answering.send(ready)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            ready = yield wanted
+            if not ready and time.monotonic() > until:
+                self.close()
+                raise psycopg.OperationalError("no answer")
+
+
+_NAME = re.compile(r"[0-9a-f.]{3,60}")
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
+_CLOCK = "EXTRACT(EPOCH FROM clock_timestamp())::float8"
+_STARTED = "EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8"
+_BEAT = f"INSERT INTO {SCHEMA}.process (name, beat) VALUES ($1, {_CLOCK}) ON CONFLICT (name) DO UPDATE SET beat = EXCLUDED.beat"
+
+_BEGAN = STATE.replace("FROM store", f", {_CLOCK}, nextval('change'), pg_current_xact_id()::text FROM store").replace(
+    "config", "version, config", 1
+)
+
+_CONNECTING = {
+    "application_name": "drydock",
+    "connect_timeout": "3",
+    "target_session_attrs": "read-write",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "5000",
+}
+_SETTINGS = {
+    "search_path": SCHEMA,
+    "lock_timeout": f"{TURN_SECONDS:.0f}s",
+    "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:.0f}s",
+    # The queue is short when statistics are taken, and long when it matters: plans must not rest on its length.
+    "enable_seqscan": "off",
+    "jit": "off",
+}
+
+
+class _Began(NamedTuple):
+    """What a writing transaction learns as it begins."""
+
+    version: int
+    config: int
+    crowded: bool
+    now: float
+    change: int
+    xid: str
+
+
+class PostgresStore(Store):
+    """See `open`."""
+
+    net_seconds = 10.0
+    may_forget = True
+
+    def __init__(self, url: str) -> None:
+        super().__init__(self._now, self._now)
+        self.boot = "server"  # it is the server's clock that counts, on whichever machine
+        self.url = url
+        self.address = without_password(url)
+        self._where = quoted(self.address)
+        self.patience_seconds = PATIENCE_SECONDS
+        self._lock = threading.RLock()  # held by whoever uses the connection: for a statement, or for a transaction
+        self._connection: Connection | None = None
+        self._given_up_after = 0.0  # it was away for as long as we were patient then
+        self._started: float | None = None  # when the server was started
+        self._pooled = False
+        self._turn = 0  # the key of the advisory lock
+        self._pid = os.getpid()
+        self._transaction: ExitStack | None = None
+        self._pipeline: psycopg.Pipeline | None = None
+        self._moves: list[StatusChanged] = []  # what to raise if what was sent last changed nothing
+        self._moment: float | None = None  # the server's clock in the transaction that is open
+        self._ahead = 0.0  # so far, at most, is the server's clock before our uptime
+        self._change = 0
+        self._xid = ""
+        self._machine: Machine | None = None
+        self._process: str | None = None
+        self._heart: Heart | None = None
+        self._told = False  # the server knows our name
+        self._told_at = 0.0  # our uptime before we last told it that we live
+        self._alive_until: dict[str, float] = {}  # others; until then they need not be asked about again
+        self._listening = False
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)
+        self._seen: int | None = None  # behind a pooler: the version that we last waited on
+        self._closed = False
+
+    @classmethod
+    def open(cls, url: str, *, read_only: bool = False) -> "PostgresStore":
+        """Open the store in the database that `url` names, making its tables or bringing them up to date if need be.
+
+        With `read_only` nothing is made or changed. Raises `ConfigError` for a URL that cannot be meant, `Refused` for
+        a server that is not safe to use, `StoreError` for one that cannot be used, `StoreDamaged` for tables that are
+        not ours.
+        """
+        store = cls(url)
+        try:
+            store._reach(FIRST_PATIENCE_SECONDS)
+            store._make_ready(read_only=read_only)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    # ---- the connection
+
+    def _reach(self, patience_seconds: float | None = None) -> Connection:
+        """The connection, made anew if it was lost; a server that is away is tried again for a while."""
+        if self._pid != os.getpid():
+            raise StoreError("this connection was opened before a fork; the child must open its own")
+        if self._closed:
+            raise StoreError(f"the connection to {self._where} is closed")
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            return connection
+        if patience_seconds is None:  # nobody is patient twice
+            patience_seconds = self.patience_seconds if self.patience_seconds > self._given_up_after else 0.0
+            self._given_up_after = self.patience_seconds
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            try:
+                return self._connect()
+            except StoreAway as away:
+                if time.monotonic() > deadline:
+                    raise StoreError(str(away)) from away
+                time.sleep(RETRY_SECONDS * uniform(0.5, 1.5))  # noqa: S311 - so that not all come back at once
+
+    def _connect(self) -> Connection:
+        with self._translated():
+            connection = Connection.connect(
+                connection_string(self.url), autocommit=True, cursor_factory=psycopg.RawCursor
+            )
+            connection.patience_seconds = lambda: self.patience_seconds
+            try:
+                self._look_over(connection)
+                if self._told:
+                    self._beat(connection)
+                if self._listening and not self._pooled:
+                    connection.execute(f'LISTEN "{_channel(self.process)}"')
+                    self._tell_news()  # what was told meanwhile was told to nobody
+            except BaseException:
+                connection.close()
+                raise
+        self._connection = connection
+        self._given_up_after = 0.0
+        return connection
+
+    def _look_over(self, connection: Connection) -> None:
+        if connection.info.server_version < OLDEST:
+            version = connection.info.server_version // 10000
+            raise StoreError(f"PostgreSQL {version} is too old; Drydock needs {OLDEST // 10000} or newer")
+        for kind, dumper in ((str, StrDumper), (int, Int8Dumper), (float, FloatDumper)):
+            connection.adapters.register_dumper(kind, dumper)
+        asked_at = uptime()
+        row = connection.execute(
+            "SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('synchronous_commit'),"
+            f" {_CLOCK}, hashtext(current_database() || '.{SCHEMA}')::bigint, {_STARTED}"
+        ).fetchone()
+        assert row is not None
+        backend, standby, durability, now, self._turn, started = row
+        if standby:
+            raise StoreError(f"{self._where} is a standby, which cannot be written; give its primary")
+        if durability == "off":
+            raise Refused(
+                f"{self._where} has synchronous_commit = off, so that a grant could be forgotten; switch it on for this database"
+            )
+        self._ahead = now - asked_at
+        if self._started not in (None, started):
+            self.forgot += 1
+        self._started = started
+        # What a pooler says of the backend is its own invention. Behind it nothing may be left on a session.
+        self._pooled = backend != connection.info.backend_pid
+        if self._pooled:
+            connection.prepare_threshold = None
+        else:
+            connection.prepare_threshold, connection.prepared_max = 2, 300
+            connection.execute(_set(local=False), list(_SETTINGS.values()))
+            connection.add_notify_handler(lambda _: self._tell_news())
+
+    def _own(self) -> Connection:
+        """The connection of the transaction that is open. Never another one: what is lost with it is lost."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            raise StoreAway(f"{self._where} went away; nothing was changed")
+        return connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.errors.DivisionByZero as error:
+            raise self._moves[0] if self._moves else error from error
+        except psycopg.Error as error:
+            connection = self._connection
+            lost = connection is None or connection.closed
+            raise translate(error, self._where, lost=lost, patience_seconds=TURN_SECONDS) from error
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"text that is no Unicode: {quoted(error.object)}") from error
+
+    # ---- the tables
+
+    def _make_ready(self, *, read_only: bool) -> None:
+        version = self._made()
+        if version is None and read_only:
+            raise StoreError(f"there is no store at {self._where} yet; make it with: drydock apply FILE")
+        if 0 <= (version or 0) < VERSION and not read_only:
+            self._migrate()
+            version = self._made()
+        self._check_version(abs(version or 0))  # a frozen store has a minus before its version
+        self._machine = Machine(self._ask(f"SELECT name FROM {SCHEMA}.store", [])[0][0])
+
+    def _made(self) -> int | None:
+        """How many of the changes were made; None: there are no tables."""
+        if not self._ask("SELECT to_regclass($1) IS NOT NULL", [f"{SCHEMA}.store"])[0][0]:
+            return None
+        return int(self._ask(f"SELECT version FROM {SCHEMA}.store", [])[0][0])
+
+    def _migrate(self) -> None:
+        with self._lock, self._translated():
+            connection = self._reach()
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock($1)", [self._turn])
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+                connection.execute(f"SET LOCAL search_path = {SCHEMA}")
+                connection.execute("SET LOCAL statement_timeout = 0")
+                [there] = connection.execute("SELECT to_regclass('store') IS NOT NULL").fetchone() or [False]
+                # Somebody may have been faster.
+                [made] = (there and connection.execute("SELECT version FROM store").fetchone()) or [0]
+                for change in CHANGES[made:]:
+                    for statement in change.split(";\n"):
+                        if statement.strip():
+                            connection.execute(statement.encode())
+                connection.execute("UPDATE store SET version = $1", [max(VERSION, made)])
+
+    def _check_version(self, version: int) -> None:
+        if version != VERSION:
+            remedy = "upgrade drydock" if version > VERSION else "run the command again"
+            raise StoreDamaged(f"{self._where} has schema {version}, this drydock uses {VERSION}: {remedy}")
+
+    # ---- statements
+
+    def rows(self, statement: str, **parameters: Any) -> list[Row]:
+        text, names = _numbered(statement)
+        values = [parameters[name] for name in names]
+        if self._transaction is None:
+            return self._ask(text, values)
+        with self._translated():
+            found = self._own().execute(text, values).fetchall()
+        self._moves.clear()  # all that was sent before is answered, too
+        return found
+
+    def run(self, statement: str, **parameters: Any) -> None:
+        assert self._transaction is not None
+        text, names = _numbered(statement)
+        with self._translated():
+            self._own().execute(text, [parameters[name] for name in names])
+
+    def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
+        # The server is told what must be: then nobody has to wait for its answer before going on.
+        self._moves.append(StatusChanged(table, id, (old,), "changed"))
+        self.run(f"WITH moved AS ({statement} RETURNING 1) SELECT 1 / count(*) FROM moved", **values)
+
+    def change(self, statement: str, **parameters: Any) -> int:
+        assert self._transaction is not None
+        assert self._pipeline is not None
+        text, names = _numbered(statement)
+        with self._translated():
+            answer = self._own().execute(text, [parameters[name] for name in names])
+            self._pipeline.sync()
+            return answer.rowcount
+
+    def _ask(self, text: bytes | str, values: list[Any]) -> list[Row]:
+        """Ask outside of any transaction, and again if the connection was lost over it."""
+        query = text.encode() if isinstance(text, str) else text
+
+        def ask() -> list[Row]:
+            with self._lock:
+                connection = self._reach()
+                with self._translated():
+                    if not self._pooled:
+                        return connection.execute(query, values).fetchall()
+                    with connection.pipeline():
+                        connection.execute("BEGIN")
+                        connection.execute(_set(local=True), list(_SETTINGS.values()))
+                        answer = connection.execute(query, values)
+                        connection.execute("COMMIT")
+                        return answer.fetchall()
+
+        return self.insist(ask)
+
+    # ---- transactions
+
+    def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
+        self.committed = False
+        if self._process is None and self._machine is not None:
+            self._process = self._machine.announce()
+        began = self.insist(lambda: self._open(b"BEGIN", lasting=lasting))
+        assert began is not None
+        self.offered, self.crowded = began.config, began.crowded
+        self._moment, self._change, self._xid = began.now, began.change, began.xid
+        try:
+            if began.version == -VERSION:
+                self._refuse_frozen()
+            else:
+                self._check_version(began.version)
+        except BaseException:
+            self._undo()
+            raise
+
+    def _begin_reading(self) -> None:
+        self.insist(lambda: self._open(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", lasting=True))
+
+    def _open(self, begin: bytes, *, lasting: bool) -> _Began | None:
+        """Begin a transaction, and keep the connection until it ends. All of this is one journey to the server."""
+        transaction = ExitStack()
+        transaction.enter_context(self._lock)
+        self._transaction = transaction
+        self._moves.clear()
+        try:
+            connection = self._reach()
+            with self._translated():
+                self._pipeline = transaction.enter_context(connection.pipeline())
+                asked_at = uptime()
+                connection.execute(begin)
+                if self._pooled:
+                    connection.execute(_set(local=True), list(_SETTINGS.values()))
+                if begin != b"BEGIN":
+                    [self._moment] = connection.execute(f"SELECT {_CLOCK}").fetchone() or [None]
+                    return None
+                if not lasting:
+                    connection.execute("SET LOCAL synchronous_commit = off")
+                # The clock is read before the turn comes: what the queue takes must not count as the clock's being ahead.
+                asked = connection.execute(f"SELECT {_CLOCK}, pg_advisory_xact_lock($1)", [self._turn])
+                if not self._told:
+                    connection.execute(_BEAT, [self.process])
+                row = connection.execute(_BEGAN).fetchone()
+                if row is None:
+                    raise StoreDamaged(f"{self._where} is incomplete (its table store is empty); restore a backup")
+                self._ahead = (asked.fetchone() or row)[0] - asked_at
+                if not self._told:
+                    self._told_at = asked_at
+                return _Began(*row)
+        except BaseException:
+            self._undo()
+            raise
+
+    def _commit(self) -> None:
+        moment, started = self._moment, self._started
+        try:
+            with self._translated():
+                connection = self._own()
+                for process in self._awake:
+                    if _NAME.fullmatch(process):  # a damaged row may hold anything
+                        connection.execute("SELECT pg_notify($1, '')", [_channel(process)])
+                connection.execute("COMMIT")
+                self._end()
+        except BaseException as error:
+            self._undo()
+            self._drop_unless_idle()
+            self.committed = self._was_kept(error, moment, started)
+            if not self.committed or not isinstance(error, StoreAway):
+                raise
+        self.committed = True
+        self._awake = set()
+        if not self._told:
+            self._told = True
+            self._heart = self._heart or Heart(self.beat, LIFE_SECONDS / 3)
+
+    def _was_kept(self, error: BaseException, moment: float | None, started: float | None) -> bool:
+        """What became of a transaction whose commit may have been sent and was not answered: the server remembers.
+
+        A server that crashed gives the numbers of transactions that left no trace to others. Then only what ours has
+        written tells: the history, by the moment. One that wrote nothing there may be done again.
+        """
+        deadline = time.monotonic() + self.patience_seconds
+        while True:
+            with suppress(StoreError):
+                [(status, since)] = self._ask(
+                    f"SELECT CASE WHEN $1::xid8 < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status($1::xid8) END, {_STARTED}",
+                    [self._xid],
+                )
+                if since != started:
+                    return status == "committed" and self._is_in_history(moment)
+                if status in ("committed", "aborted"):
+                    return bool(status == "committed")
+            if time.monotonic() > deadline:
+                break
+            time.sleep(RETRY_SECONDS)
+        raise StoreError(
+            f"{self._where} went away in the moment of a commit and is not back, so whether it was done is not known;"
+            " see: drydock leases"
+        ) from error
+
+    def _is_in_history(self, moment: float | None) -> bool:
+        return bool(
+            self._ask(
+                f"SELECT 1 FROM {SCHEMA}.event WHERE id > (SELECT max(id) FROM {SCHEMA}.event) - $2 AND at = $1 LIMIT 1",
+                [moment, MOST_KNOWN],
+            )
+        )
+
+    def _roll_back(self) -> None:
+        self._undo()
+
+    def _undo(self) -> None:
+        if self._transaction is None:
+            return
+        connection = self._connection
+        try:
+            with suppress(psycopg.Error):
+                if connection is not None and not connection.closed:
+                    self._resume()
+                    connection.execute("ROLLBACK")
+        finally:
+            with suppress(psycopg.Error):
+                self._end()
+            self._drop_unless_idle()
+
+    def _drop_unless_idle(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.info.transaction_status != pq.TransactionStatus.IDLE:
+            connection.close()
+
+    def _end(self) -> None:
+        """Wait for all answers, and let others have the connection."""
+        self._moment = self._pipeline = None
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            transaction.close()
+
+    def _resume(self) -> None:
+        """An error shuts the pipeline until both sides know where it was; that costs a journey."""
+        if self._pipeline is not None:
+            with suppress(psycopg.Error):
+                self._pipeline.sync()
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        with super().attempt():
+            try:
+                yield
+                if self._pipeline is not None:
+                    with self._translated():
+                        self._pipeline.sync()  # what it did wrong must be known while it can be undone alone
+            except BaseException:
+                self._resume()
+                raise
+
+    # ---- moving house
+
+    def columns(self, table: str) -> list[str]:
+        found = self.rows(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attnum > 0"
+            " AND NOT attisdropped ORDER BY attnum",
+            table=table,
+        )
+        return [name for (name,) in found]
+
+    def is_frozen(self) -> bool:
+        return bool(self.rows(f"SELECT version < 0 FROM {SCHEMA}.store")[0][0])
+
+    def set_frozen(self, frozen: bool) -> None:
+        self.run("UPDATE store SET version = :version", version=-VERSION if frozen else VERSION)
+
+    def take_time(self) -> None:
+        self._own().patience_seconds = lambda: LONG_SECONDS
+        self.run("SET LOCAL statement_timeout = 0")
+        self.run("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+    def fill(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        # A page as one value: COPY, though twice as fast, cannot be part of a pipeline.
+        def refuse(value: object) -> NoReturn:
+            raise StoreDamaged(f"a row of {table} cannot be copied ({quoted(value)}); see: drydock doctor")
+
+        names = ", ".join(columns)
+        page = json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=refuse)
+        try:
+            self.change(
+                f"INSERT INTO {table} ({names}) SELECT {names} FROM json_populate_recordset(NULL::{table}, :page::json)",
+                page=page,
+            )
+        except psycopg.IntegrityError as error:
+            why = printable(str(error).strip().split("\n")[0])
+            raise StoreDamaged(f"{self._where} does not take a row of {table} ({why}); see: drydock doctor") from error
+
+    def last_ids(self) -> dict[str, int]:
+        found = self.rows(
+            "SELECT sequencename::text, COALESCE(last_value, 0) FROM pg_sequences WHERE schemaname = :schema",
+            schema=SCHEMA,
+        )
+        return {name.removesuffix("_id_seq"): last for name, last in found}
+
+    def set_last_ids(self, ids: Mapping[str, int]) -> None:
+        for table, last in ids.items():
+            self.run(
+                "SELECT setval(pg_get_serial_sequence(:table, 'id'), GREATEST(:last::bigint, 1), :last::bigint > 0)",
+                table=table,
+                last=last,
+            )
+
+    def settle(self, tables: Sequence[str]) -> None:
+        self.run(f"ANALYZE {', '.join(tables)}")  # or it would be found out too late by the server itself
+
+    # ---- the clock
+
+    def _now(self) -> float:
+        """The server's clock: in a transaction, as that began; outside, rather before it than behind, so that no holder
+        trusts in a lease for too long."""
+        return self._moment if self._moment is not None else self._ahead + uptime()
+
+    # ---- the living
+
+    @property
+    def process(self) -> str:  # type: ignore[override]
+        if self._process is None:
+            assert self._machine is not None
+            self._process = self._machine.announce()
+        return self._process
+
+    def beat(self) -> None:
+        """Tell the server that this process lives. Raises `StoreError` when that cannot be told now."""
+        with self._lock:
+            connection = self._reach(0.0)
+            with self._translated():
+                self._beat(connection)
+
+    def _beat(self, connection: Connection) -> None:
+        asked_at = uptime()
+        connection.execute(_BEAT, [self.process])
+        self._told_at = asked_at
+
+    def life_left(self) -> float | None:
+        return self._told_at + LIFE_SECONDS - uptime() if self._told else None
+
+    def dead_among(self, processes: Iterable[str]) -> set[str]:
+        assert self._machine is not None
+        seen = {name: self._machine.is_alive(name) for name in set(processes) - {self._process}}
+        dead = {name for name, alive in seen.items() if alive is False}
+        now = self.clock()
+        elsewhere = sorted(n for n, alive in seen.items() if alive is None and self._alive_until.get(n, 0.0) <= now)
+        if not elsewhere:
+            return dead
+        # Who could not tell that he lives, since the server was down, has time to do so when it is back.
+        beats = self.rows(
+            f"SELECT name, GREATEST(beat, {_STARTED}) FROM process WHERE name = ANY(:names)",
+            names=elsewhere,
+        )
+        if len(self._alive_until) > MOST_KNOWN:
+            self._alive_until.clear()
+        self._alive_until |= {name: beat + LIFE_SECONDS for name, beat in beats}
+        return dead | {name for name in elsewhere if self._alive_until.get(name, 0.0) <= now}
+
+    # ---- wake-ups
+
+    def listen(self) -> None:
+        if self._listening:
+            return
+        with self._lock:
+            connection = self._reach()
+            if not self._pooled:
+                with self._translated():
+                    connection.execute(f'LISTEN "{_channel(self.process)}"')
+            elif self._seen is None:
+                self._seen = self.version()
+            self._listening = True
+
+    def wait_for_news(self, seconds: float) -> bool:
+        if not self._listening or self._pooled:
+            return self._look_for_news(seconds)
+        deadline = time.monotonic() + seconds
+        while not self._take_news():
+            poll = select.poll()  # select() takes no descriptor above 1023
+            poll.register(self._reading, select.POLLIN)
+            poll.register(self._reach().fileno(), select.POLLIN)
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return False
+            self._hear()
+        return True
+
+    def _look_for_news(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while (version := self.version()) == self._seen:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(LOOK_EVERY_SECONDS, left))
+        self._seen = version
+        return True
+
+    def _hear(self) -> None:
+        """Read what has arrived on the connection; if that was its end, have another one."""
+        with self._lock:
+            connection = self._reach()
+            try:
+                connection.pgconn.consume_input()
+                while connection.pgconn.notifies():
+                    self._tell_news()
+            except psycopg.Error:
+                connection.close()
+                self._reach()
+
+    def _tell_news(self) -> None:
+        with suppress(BlockingIOError):  # one more would tell nothing
+            os.write(self._writing, b"!")
+
+    def _take_news(self) -> bool:
+        try:
+            return bool(os.read(self._reading, 4096))
+        except BlockingIOError:
+            return False
+
+    def news_fileno(self) -> int | None:
+        connection = self._connection
+        if not self._listening or self._pooled or connection is None:
+            return None
+        try:
+            return connection.fileno()
+        except psycopg.Error:  # it is closed
+            return None
+
+    def _wake(self, process: str) -> None:
+        pass  # the commit has done it
+
+    def version(self) -> int:
+        if self._moment is not None and self._transaction is not None:
+            return self._change
+        return int(self._ask(f"SELECT last_value FROM {SCHEMA}.change", [])[0][0])
+
+    # ---- keeping watch
+
+    def may_watch(self) -> bool:
+        return self._machine is not None and self._machine.watch(self.process)
+
+    def stop_watching(self) -> None:
+        if self._machine is not None and self._process is not None:
+            self._machine.unwatch(self._process)
+
+    # ---- for doctor
+
+    def health(self) -> list[Finding]:
+        [(version, fsync)] = self._ask("SELECT current_setting('server_version'), current_setting('fsync')", [])
+        return [
+            Finding(False, "store", f"{self.address} (PostgreSQL {version}), schema {VERSION}"),
+            *(
+                []
+                if fsync == "on"
+                else [Finding(False, "fsync", "fsync is off: a power cut may damage or undo anything")]
+            ),
+            *self._pooler(),
+            *self._bloat(),
+            *self._long_transactions(),
+        ]
+
+    def _pooler(self) -> Iterator[Finding]:
+        if self._pooled:
+            yield Finding(False, "pooler", "behind a pooler nobody can be woken, so who waits looks ten times a second")
+
+    def _bloat(self) -> Iterator[Finding]:
+        for table, dead, live in self._ask(
+            "SELECT relname, n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE schemaname = $1"
+            " AND n_dead_tup > 10000 AND n_dead_tup > n_live_tup",
+            [SCHEMA],
+        ):
+            yield Finding(False, "bloat", f"table {table} has {dead} dead rows beside {live}; does autovacuum run?")
+
+    def _long_transactions(self) -> Iterator[Finding]:
+        for user, seconds in self._ask(
+            "SELECT COALESCE(usename::text, ''), EXTRACT(EPOCH FROM clock_timestamp() - xact_start)::float8"
+            " FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+            " AND xact_start < clock_timestamp() - interval '1 minute'",
+            [],
+        ):
+            sentence = (
+                f"a transaction of {quoted(user)} is open for {seconds:.0f}s and keeps dead rows from being removed"
+            )
+            yield Finding(False, "long-transaction", sentence)
+
+    def close(self) -> None:
+        if self._closed or self._pid != os.getpid():
+            return
+        if self._process is not None and self._machine is not None:
+            self._machine.unwatch(self._process)
+            with suppress(DrydockError):
+                if self.leases.any_bound_to(self._process):
+                    return  # a lease ends with its process, not with the connection that took it: the heart goes on
+        self._closed = True
+        if self._heart is not None:
+            self._heart.stop()
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None and not connection.closed:
+                with suppress(psycopg.Error):
+                    if self._told:
+                        connection.execute(f"DELETE FROM {SCHEMA}.process WHERE name = $1", [self._process])
+                connection.close()
+        if self._process is not None and self._machine is not None:
+            self._machine.withdraw(self._process)
+        os.close(self._reading)
+        os.close(self._writing)
+
+
+def connection_string(url: str) -> str:
+    """What is given to the library: what the URL says, and our own wishes where it says nothing.
+
+    Raises `ConfigError` for a URL that cannot be meant.
+    """
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error as error:
+        why = str(error).partition(': "')[0]  # what follows may be the URL, with its password
+        raise ConfigError(f"the store {quoted(without_password(url))} cannot be meant ({printable(why)})") from None
+    return make_conninfo("", **{**_CONNECTING, **given})
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    try:
+        parts = urlsplit(url)
+        user, at, hosts = parts.netloc.rpartition("@")
+        query = [
+            (name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if "password" not in name
+        ]
+    except ValueError:
+        return "postgresql://"
+    return urlunsplit(
+        parts._replace(netloc=user.partition(":")[0] + at + hosts, query=urlencode(query, quote_via=quote))
+    )
+
+
+def _channel(process: str) -> str:
+    return f"drydock.{process}"
+
+
+def _set(*, local: bool) -> bytes:
+    """The settings of a session, or of a transaction."""
+    texts = (f"set_config('{name}', ${number}, {local})" for number, name in enumerate(_SETTINGS, 1))
+    return f"SELECT {', '.join(texts)}".encode()
+
+
+@lru_cache(maxsize=1000)
+def _numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
+    """A statement with `:name` parameters as PostgreSQL takes it, and the names in the order of their numbers."""
+    names: dict[str, int] = {}
+    text = _PARAMETER.sub(lambda found: f"${names.setdefault(found[1], len(names) + 1)}", statement)
+    return text.encode(), tuple(names)

@@ -1,0 +1,89 @@
+"""A server that another process keeps for us, in a folder that goes with it: our end of `supervise.py`."""
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from ..errors import StoreError, quoted
+from . import supervise
+
+#: how long a path may be so that a folder and a Unix socket in it have room behind it
+LONGEST_BASE = 70
+
+
+def who_serves() -> str:
+    """The user that a server runs as which refuses to be root; "" is us."""
+    return "nobody" if os.geteuid() == 0 else ""
+
+
+class Supervised:
+    """One server, whose output is in the file `log` of its folder. It ends with us, and the folder goes."""
+
+    def __init__(self, folder: Path, user: str, command: list[str]) -> None:
+        self.folder = folder
+        # A session of its own: who interrupts the tests on a terminal must not stop the server before they have ended.
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", supervise.__file__, str(os.getpid()), str(folder), user, *command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True, bufsize=1, cwd="/",
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._orders, self._answers = self._process.stdin, self._process.stdout
+        self._one_order = threading.Lock()
+        self.pid = self._process.pid
+
+    def start(self) -> int:
+        return int(self._order("start"))
+
+    def stop(self, number: int) -> None:
+        self._order(f"stop {int(number)}")
+
+    def runs(self) -> bool:
+        return self._order("look") == "running"
+
+    def log(self) -> str:
+        """The end of what it said, for a sentence."""
+        lines = (self.folder / "log").read_text(errors="replace").splitlines()
+        return " | ".join(lines[-6:]) or "nothing"
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.close()
+        self._process.wait()
+        self._answers.close()
+
+    def _order(self, order: str) -> str:
+        with self._one_order, contextlib.suppress(BrokenPipeError):
+            self._orders.write(order + "\n")
+            if answer := self._answers.readline().strip():
+                return answer
+        raise StoreError("the process that keeps the server for us has ended")
+
+
+def new_folder(user: str, where: Path | None) -> Path:
+    """A new folder for this user alone, with a path that is short enough for a socket in it."""
+    for base in [where] if where is not None else [Path(tempfile.gettempdir()), Path("/tmp")]:  # noqa: S108 - short
+        if len(os.fsencode(base)) <= LONGEST_BASE and (not user or may_be_entered(base)):
+            folder = Path(tempfile.mkdtemp(prefix="drydock-pg-", dir=base))
+            give(folder, user)
+            return folder
+    raise StoreError(
+        f"{quoted(base)} is no place for a PostgreSQL server: its path must have at most {LONGEST_BASE} bytes"
+        + (f", and {user} must be able to enter it" if user else "")
+    )
+
+
+def give(path: Path, user: str) -> None:
+    if user:
+        shutil.chown(path, user)
+
+
+def may_be_entered(folder: Path) -> bool:
+    """Whether everybody may use what is in this folder."""
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (folder.resolve(), *folder.resolve().parents))
