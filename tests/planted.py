@@ -15,14 +15,14 @@ from drydock.store.sqlite import SqliteStore
 
 def slot_locks_without_a_key(patch: pytest.MonkeyPatch) -> None:
     """A slot lock that somebody holds is no conflict: whoever inserts it last has it."""
-    rows = SqliteStore.rows
+    change = SqliteStore.change
 
-    def forgiving(self: SqliteStore, statement: str, **parameters: Any) -> list[base.Row]:
+    def forgiving(self: SqliteStore, statement: str, **parameters: Any) -> int:
         if statement.startswith("INSERT INTO slot_lock"):
             statement = statement.replace("DO NOTHING", "(key) DO UPDATE SET holder = :holder")
-        return rows(self, statement, **parameters)
+        return change(self, statement, **parameters)
 
-    patch.setattr(SqliteStore, "rows", forgiving)
+    patch.setattr(SqliteStore, "change", forgiving)
 
 
 def commit_before_the_locks(patch: pytest.MonkeyPatch) -> None:
