@@ -6,10 +6,16 @@
 
 A lease ends with the process that took it, also when that is killed, unless `detach=True`. A connection belongs to the
 thread that opened it.
+
+On a server, a thread of each connection that holds leases tells every ten seconds that its process lives. When the
+server has not heard of it for thirty, others may be granted what it held. So who cannot reach the server must stop in
+time: nothing stops a Python program from outside, as `drydock run` stops its command. `verify` and `renew` tell: they
+raise `StoreError` while the lease is still good, and `LeaseLost` once it may be somebody else's, though no server said so.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +24,7 @@ from typing import Any, Self, overload
 from .applying import Change
 from .config import parse_pool, read_pool_file
 from .engine import Engine
-from .errors import ConfigError, NotFound
+from .errors import ConfigError, LeaseLost, NotFound, StoreError
 from .model import Demand, LeaseStatus, Resource, SlotLockRow
 from .model import Lease as LeaseRow
 from .owner import default_owner
@@ -121,7 +127,7 @@ class Connection:
             ttl=ttl,
             until=_seconds(until),
         )
-        leases = [Lease(self._engine, row) for row in granted]
+        leases = [Lease(self._engine, row, detached=detach) for row in granted]
         return leases[0] if count == 1 else Leases(leases)
 
     def leases(self) -> list[LeaseRow]:
@@ -165,8 +171,8 @@ class Connection:
 class Lease:
     """A lease that is held. A context manager that releases it."""
 
-    def __init__(self, engine: Engine, row: LeaseRow) -> None:
-        self._engine, self._row = engine, row
+    def __init__(self, engine: Engine, row: LeaseRow, *, detached: bool = False) -> None:
+        self._engine, self._row, self._detached = engine, row, detached
 
     def __enter__(self) -> Self:
         return self
@@ -212,12 +218,27 @@ class Lease:
         return self._engine.release(self.id)
 
     def renew(self) -> None:
-        """Let its ttl begin anew. Raises `LeaseLost` if it is not held any more: stop using the thing."""
-        self._row = self._engine.renew(self.id, fence=self.fence)
+        """Let its ttl begin anew. Raises `LeaseLost` if it is not held any more: stop using the thing; `StoreError` if
+        that cannot be told now."""
+        with self._unless_others_may_have_it():
+            self._row = self._engine.renew(self.id, fence=self.fence)
 
     def verify(self) -> None:
-        """Raise `LeaseLost` unless it is still held."""
-        self._engine.verify(self.id, fence=self.fence)
+        """Raise `LeaseLost` unless it is still held; `StoreError` if that cannot be told now."""
+        with self._unless_others_may_have_it():
+            self._engine.verify(self.id, fence=self.fence)
+
+    @contextmanager
+    def _unless_others_may_have_it(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            left = None if self._detached else self._engine.store.life_left()
+            if left is None or left > 0:
+                raise
+            raise LeaseLost(
+                self.id, f"others may have it, since the server has not heard of us for long: {error}"
+            ) from error
 
 
 class Leases(Sequence[Lease]):

@@ -2,12 +2,14 @@
 
 A hook runs outside any transaction, in a process that has claimed the object; the claim names the process, and counts
 only while the process lives, so a hook never runs twice at once and nothing waits for the dead. Since a crash can lie
-between a hook's effect and its record, the next process simply runs it again.
+between a hook's effect and its record, the next process simply runs it again. A process that no server has heard of for
+too long is taken for dead; if it was at a hook all the same, what that came to is not recorded when somebody else has
+taken it up by then.
 """
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .allocator import grant, lease_locks
@@ -38,6 +40,10 @@ class Outcome(NamedTuple):
     moved: bool
     error: BlueprintError | None = None
     again_after: float | None = None
+
+
+class _TakenUpError(Exception):
+    """This process was taken for dead while it was at a hook, which runs somewhere else now."""
 
 
 _NOT_OURS = Outcome(moved=False)
@@ -101,14 +107,17 @@ class Steps:
             return _NOT_OURS
         resource = self.store.resources.get(id)  # as it is now that it is ours
         assert resource is not None
-        return self._activate(resource) if resource.status is ResourceStatus.PENDING else self._destroy(resource)
+        try:
+            return self._activate(resource) if resource.status is ResourceStatus.PENDING else self._destroy(resource)
+        except _TakenUpError:
+            return _NOT_OURS
 
     def _activate(self, resource: Resource) -> Outcome:
         outcome = self._run(resource, "activate")
         if outcome.again_after is not None:
             return self._put_down("resource", resource, outcome)
         try:
-            with self.store.write():
+            with self._record("resource", resource.id):
                 if outcome.error:
                     self.store.move("resource", resource.id, ResourceStatus.PENDING, ResourceStatus.BROKEN)
                     self._tell("resource.broken", resource, error=str(outcome.error))
@@ -151,7 +160,7 @@ class Steps:
     def _destroy(self, resource: Resource) -> Outcome:
         outcome = self._run(resource, "destroy") if "destroy" in resource.hooks else _DONE
         if outcome.error:
-            with self.store.write():
+            with self._record("resource", resource.id):
                 failures = self.store.resources.count_failure(resource.id)
                 outcome = outcome._replace(again_after=_retry_after(failures))
                 self._tell("resource.destroy-failed", resource, error=str(outcome.error), failures=failures,
@@ -162,7 +171,7 @@ class Steps:
             return outcome
         if outcome.again_after is not None:
             return self._put_down("resource", resource, outcome)
-        with self.store.write():
+        with self._record("resource", resource.id):
             finish_destroying(self.store, resource.id, resource.status)
         return _DONE
 
@@ -176,9 +185,12 @@ class Steps:
         lease = self.store.leases.get(id)  # as it is now that it is ours
         assert lease is not None
         assert lease.resource is not None
-        if lease.status is LeaseStatus.ACQUIRED:
-            return self._activate_lease(lease, lease.resource)
-        return self._destroy_lease(lease, lease.resource)
+        try:
+            if lease.status is LeaseStatus.ACQUIRED:
+                return self._activate_lease(lease, lease.resource)
+            return self._destroy_lease(lease, lease.resource)
+        except _TakenUpError:
+            return _NOT_OURS
 
     def _activate_lease(self, lease: Lease, resource: Resource) -> Outcome:
         if resource.status is not ResourceStatus.ACTIVE:
@@ -187,7 +199,7 @@ class Steps:
         if outcome.again_after is not None:
             return self._put_down("lease", lease, outcome)
         try:
-            with self.store.write():
+            with self._record("lease", lease.id):
                 if outcome.error:
                     reason = str(outcome.error)
                     self.store.move("lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.BROKEN, reason=reason)
@@ -217,7 +229,7 @@ class Steps:
             if outcome.again_after is not None:
                 return self._put_down("lease", lease, outcome)
         try:
-            with self.store.write():
+            with self._record("lease", lease.id):
                 self.store.slot_locks.free(lease.slot_locks, f"lease:{lease.id}")
                 self.store.move(
                     "lease", lease.id, LeaseStatus.ACQUIRED, LeaseStatus.PENDING,
@@ -241,7 +253,7 @@ class Steps:
         return self._finish(lease.id)
 
     def _finish(self, lease: int) -> Outcome:
-        with self.store.write():
+        with self._record("lease", lease):
             ending = self.store.leases.ending(lease)
             assert ending is not None
             to_tear_down = end_lease(self.store, lease, ending, worker=self.store.process)
@@ -250,7 +262,7 @@ class Steps:
         return _DONE
 
     def _clean_later(self, lease: Lease, resource: Resource, outcome: Outcome) -> Outcome:
-        with self.store.write():
+        with self._record("lease", lease.id):
             failures = self.store.leases.count_failure(lease.id)
             outcome = outcome._replace(again_after=_retry_after(failures))
             self._tell("lease.destroy-failed", resource, lease=lease, error=str(outcome.error), failures=failures,
@@ -311,6 +323,14 @@ class Steps:
         with self.store.write():
             return self.store.claim(table, id)
 
+    @contextlib.contextmanager
+    def _record(self, table: str, id: int) -> Iterator[None]:
+        """A transaction for what a hook came to. Raises `_TakenUpError` when another process has taken it up."""
+        with self.store.write():
+            if not self.store.has_claimed(table, id):
+                raise _TakenUpError
+            yield
+
     def _run(self, resource: Resource, step: str, lease: Lease | None = None) -> Outcome:
         row = self.store.offers.blueprint(resource.blueprint)
         if row is None:
@@ -330,7 +350,7 @@ class Steps:
         return _DONE
 
     def _put_down(self, table: str, about: Lease | Resource, outcome: Outcome) -> Outcome:
-        with self.store.write():
+        with self._record(table, about.id):
             found = getattr(self.store, f"{table}s").get(about.id)
             # What was released meanwhile is due at once, however long the hook before wanted to wait.
             same = found is not None and found.status is about.status

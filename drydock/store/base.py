@@ -89,8 +89,6 @@ class Store(ABC):
     committed: bool = False
     #: whether this connection may write although the store is frozen
     thaws: bool = False
-    #: grows when a transaction that was not lasting may have been undone after it was kept
-    forgot: int = 0
 
     @abstractmethod
     def rows(self, statement: str, **parameters: Any) -> list[Row]:
@@ -367,6 +365,11 @@ class Store(ABC):
             return False
         self.run(f"UPDATE {table} SET worker = :me WHERE id = :id", id=id, me=self.process)
         return True
+
+    def has_claimed(self, table: str, id: int) -> bool:
+        """Whether the claim on a lease or resource is this process's."""
+        row = self.row(f"SELECT worker FROM {table} WHERE id = :id", id=id)
+        return row is not None and row[0] == self.process
 
     def too_early(self, not_before: float) -> bool:
         """Whether a hook is not to be called yet. A pause that is too long to be one was set by a clock that has been

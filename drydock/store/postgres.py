@@ -265,8 +265,6 @@ class PostgresStore(Store):
                 f"{self._where} has synchronous_commit = off, so that a grant could be forgotten; switch it on for this database"
             )
         self._ahead = now - asked_at
-        if self._started not in (None, started):
-            self.forgot += 1
         self._started = started
         # What a pooler says of the backend is its own invention. Behind it nothing may be left on a session.
         self._pooled = backend != connection.info.backend_pid
