@@ -41,6 +41,19 @@ from drydock.store.sqlite import SqliteStore
 SqliteStore.dead_among = lambda self, processes: {one for one in processes if one != self.process}
 """
 
+#: a grant that was told is not on disk for a while
+GRANTS_IN_MEMORY = """
+from functools import partialmethod
+
+from drydock.store.postgres import PostgresStore
+from drydock.testing.postgres import PostgresServer
+
+PostgresServer.__init__ = partialmethod(PostgresServer.__init__, settings={"wal_writer_delay": "10s"})
+
+opened = PostgresStore._open
+PostgresStore._open = lambda self, begin, *, lasting: opened(self, begin, lasting=False)
+"""
+
 
 def torture(folder: Path, *arguments: str, planted: str = "") -> "subprocess.CompletedProcess[str]":
     code = RUN.format(lab=str(LAB), planted=planted)
@@ -83,6 +96,15 @@ def test_a_short_torture_with_a_server_that_crashes_finds_nothing_wrong_and_leav
         assert told[row] == ["0"], done.stdout
     assert told["integrity and doctor"] == ["ok"]
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_torture_finds_grants_that_a_crash_of_the_server_undoes(tmp_path: Path) -> None:
+    options = ["--grants", "40", "--processes", "6", "--kill-every", "0.5", "--outage-every", "2"]
+    done = torture(tmp_path / "tmp", "--store", "postgres", *options, planted=GRANTS_IN_MEMORY)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "torture: FAILED PostgreSQL: " in done.stderr
+    told = figures(done)
+    assert any(int(told[row][0]) for row in ("double grants", "lost grants", "other violations")), done.stdout
 
 
 @pytest.mark.parametrize(

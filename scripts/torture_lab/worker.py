@@ -16,7 +16,7 @@ from board import BAIT, FULL, STOP, Board, State
 
 from drydock.api import Connection, Lease
 from drydock.engine import Engine
-from drydock.errors import LeaseLost, NothingFree, StoreError
+from drydock.errors import LeaseLost, NotFound, NothingFree, StoreError
 from drydock.store import open_store
 from drydock.store.base import Store
 from drydock.store.sqlite import SqliteStore
@@ -135,7 +135,7 @@ class Worker:
         number = self.recorder.call(kind, lease.resource.name, lease.fence, ttl=ttl)
         try:
             done = call()
-        except LeaseLost:
+        except (LeaseLost, NotFound):  # not found: whoever granted it does not know it any more
             done = False
         except StoreError:
             # A server may go away before it has told what it has done.
