@@ -59,7 +59,9 @@ def copy_store(
         copied = copying.copy(source, target, check=check, progress=progress or _silent)
     except BaseException as error:
         # Once it was to be kept, only some errors say that it was not. Two stores must never be open with the same leases.
-        if freezes and (not checked or isinstance(error, StoreAway | StoreFull)):
+        if freezes and source.moved_to() != target.address:
+            pass  # somebody else has copied it since, or thawed it
+        elif freezes and (not checked or isinstance(error, StoreAway | StoreFull)):
             _thaw(source, error)
         elif freezes and isinstance(error, StoreError):
             raise StoreError(f"{error}; {quoted(source.address)} stays frozen") from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,16 @@ def move(source: Store, target: Store, **options: Any) -> Moved:
 
 def is_empty(store: Store) -> bool:
     return not any(contents(store).values())
+
+
+@contextlib.contextmanager
+def until_killed(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
+    """A command that ends with the block, whatever becomes of it."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 # ---- what arrives
@@ -285,6 +296,23 @@ def test_a_bound_lease_without_an_end_is_refused_unless_it_is_given_one(source: 
     assert there.until >= until
 
 
+def test_a_resource_does_not_go_before_the_bound_lease_on_it_ends(
+    houses: tuple[str, str], opened: Callable[..., Store]
+) -> None:
+    """Its holder would not hear of that. Where the lease is nobody's, the resource goes in its time."""
+    source = opened(houses[0], clock=1_000_000.0, uptime=10.0)
+    target = opened(houses[1], clock=1_000_000.0, uptime=20.0)
+    hosts = {"kind": "host-pool", "hosts": ["h1", "h2"], "lifetime": "30s"}
+    apply(Engine(source), {"blueprint": {"lab": hosts}})
+    bound, nobodys = hold(source, keep=False, ttl=60.0), hold(source, ttl=60.0)
+    move(source, target)
+    assert [resource.until for resource in target.resources.live()] == [1_000_060.0, 1_000_030.0]
+    target.clock, target.uptime = lambda: 1_000_059.0, lambda: 79.0
+    assert Engine(target).reap()
+    assert [lease.id for lease in target.leases.live()] == [bound.id]
+    assert nobodys.id != bound.id
+
+
 RUN = "print('at work', flush=True); import time; time.sleep(600)"
 
 
@@ -293,7 +321,7 @@ def test_a_command_that_runs_under_a_ttl_is_stopped_in_time(
 ) -> None:
     """The holder cannot renew its lease any more, so it stops before another can have the thing."""
     cli = Cli(houses[0])
-    with cli.start("run", "--type", "host", "--ttl", "3s", "--", "python3", "-c", RUN) as run:
+    with until_killed(cli.start("run", "--type", "host", "--ttl", "3s", "--", "python3", "-c", RUN)) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "at work\n"
         assert move(source, target).copied.unbound == [1]
@@ -382,7 +410,7 @@ def test_who_waits_is_told_at_once_where_the_store_has_gone(
     """And his request does not go on waiting for nobody in the new one."""
     for _ in range(4):
         hold(source)
-    with Cli(houses[0]).start("lease", "--type", "host") as waiter:
+    with until_killed(Cli(houses[0]).start("lease", "--type", "host")) as waiter:
         assert waiter.stderr is not None
         assert "waiting for host (lease 5)" in waiter.stderr.readline()
         assert move(source, target).copied.over == [5]
@@ -534,6 +562,39 @@ def test_rows_that_get_lost_on_the_way_are_missed(source: Store, target: Store) 
         copy_store(source, target, freeze=True, progress=lose)
     assert is_empty(target)
     assert not source.is_frozen()
+
+
+def test_what_is_thawed_meanwhile_does_not_arrive(
+    source: Store, target: Store, houses: tuple[str, str], opened: Callable[..., Store]
+) -> None:
+    """Somebody may have leased what was copied as free."""
+    other = opened(houses[0])
+
+    def open_it(table: str, done: int, total: int) -> None:
+        if table == "event" and done == total:
+            assert thaw(other)
+            assert hold(other).id == 1
+
+    with pytest.raises(Refused, match="was changed while it was copied"):
+        copy_store(source, target, freeze=True, progress=open_it)
+    assert is_empty(target)
+    assert Engine(source).release(1)
+
+
+def test_a_copy_that_fails_thaws_nothing_that_another_has_moved(
+    source: Store, target: Store, houses: tuple[str, str], opened: Callable[..., Store], tmp_path: Path
+) -> None:
+    other, elsewhere = opened(houses[0]), opened(str(tmp_path / "elsewhere.db"))
+
+    def overtake(table: str, done: int, total: int) -> None:
+        if table == "event" and done == total:
+            copy_store(other, elsewhere)
+
+    with pytest.raises(Refused, match="was changed"):
+        copy_store(source, target, freeze=True, progress=overtake)
+    assert is_empty(target)
+    assert source.is_frozen()
+    assert source.moved_to() == elsewhere.address
 
 
 KILLED = """

@@ -39,7 +39,8 @@ def copy_store(app: App, from_: str, to: str | None, freeze: bool, until: str | 
     7 and says where the store has gone; lists and `doctor` still answer. Then give every user the new address, as with
     DRYDOCK_STORE. Leases go on: `renew` and `release` them at TO, with the seconds that they have left. Requests that wait
     end; ask again at TO. `drydock run` cannot follow: with --ttl or --until it stops its command before its time is over,
-    as the new store knows it; without, it is refused (9) unless --until gives it an end. So is what a hook is at work on.
+    as the new store knows it, so leave its lease alone until then; without, it is refused (9) unless --until gives it an end.
+    Refused is also what a hook is at work on.
 
     If the copy fails, FROM is thawed; if it was killed, FROM stays frozen: copy it again, or thaw it. Thaw a store only
     when the other is not used, or both give out the same things.

@@ -173,18 +173,22 @@ def copy(source: "Store", target: "Store", *, check: Callable[["Store"], None], 
 
     The source must be frozen, or nothing may be going on in it: raises `Refused` otherwise.
     """
+    frozen = source.is_frozen()
     with ExitStack() as reading:
-        if not source.is_frozen():
+        if not frozen:
             reading.enter_context(source.read())  # all that is copied is of one moment
             _refuse_living(source)
         # The clocks in this order: what is asked later shows more, so that no lease loses a second.
-        left = _clocks(source)
+        left, last = _clocks(source), source.events.last()
         with target.write():
             target.take_time()
             refuse_full(target)
             arrived = Clocks(target.clock(), target.uptime(), target.boot)
             leases = _Leases(left, arrived)
             rows = {table: _fill(source, target, table, leases, progress) for table in TABLES}
+            for resource, end in leases.ends.items():
+                # The process does not hear of its end, so it must not come before that of the lease.
+                target.run("UPDATE resource SET until = :end WHERE id = :id AND until < :end", id=resource, end=end)
             last_ids = source.last_ids()
             [(config, created_at)] = source.rows("SELECT config, created_at FROM store WHERE id = 1")
             reading.close()  # nobody is kept waiting for what follows
@@ -196,6 +200,8 @@ def copy(source: "Store", target: "Store", *, check: Callable[["Store"], None], 
             ours = target.last_ids()
             target.set_last_ids({table: max(last_ids.get(table, 0), ours.get(table, 0)) for table in NUMBERED})
             target.settle(list(TABLES))
+            if frozen:  # then the rows are not of one moment, and the numbers may differ
+                _refuse_change(source, last)
             for table, number in rows.items():
                 there = _count(target, table)
                 if there != number:
@@ -206,6 +212,8 @@ def copy(source: "Store", target: "Store", *, check: Callable[["Store"], None], 
                 target.events.add("lease.given-up", lease=id, reason=LEFT_BEHIND)
             target.events.add(ARRIVED, source=source.address)
             check(target)
+            if frozen:
+                _refuse_change(source, last)
     return Copied(rows, leases.live, leases.unbound, leases.over)
 
 
@@ -217,6 +225,8 @@ class _Leases:
         self.live = 0
         self.unbound: list[int] = []
         self.over: list[int] = []
+        #: of resources on which a lease is that a process holds who is elsewhere: when the last of these leases ends
+        self.ends: dict[int, float] = {}
 
     def moved(self, lease: dict[str, Any]) -> dict[str, Any]:
         if lease["status"] == "pending":
@@ -232,7 +242,15 @@ class _Leases:
                 if lease["until"] is not None:
                     # The process goes by the clock that it had.
                     lease["until"] += max(0.0, self._arrived.clock - self._left.clock)
+                self._note_end(lease)
         return lease | {"process": None, "worker": None}
+
+    def _note_end(self, lease: dict[str, Any]) -> None:
+        ends = [] if lease["until"] is None else [lease["until"]]
+        if lease["deadline"] is not None:
+            ends.append(self._arrived.clock + lease["deadline"] - self._arrived.uptime)
+        if ends:
+            self.ends[lease["resource"]] = max(self.ends.get(lease["resource"], 0.0), min(ends))
 
 
 def _fill(source: "Store", target: "Store", table: str, leases: _Leases, progress: Progress) -> int:
@@ -287,6 +305,12 @@ def _refuse_living(store: "Store") -> None:
             f"{quoted(store.address)} is in use ({len(found.held)} leases are held, {len(found.waiting)} requests wait);"
             " wait for its end, or move what is held too with: --freeze"
         )
+
+
+def _refuse_change(store: "Store", last: int) -> None:
+    """Raise if somebody has thawed the store since its last event was this one."""
+    if store.events.last() != last or not store.is_frozen():
+        raise Refused(f"{quoted(store.address)} was changed while it was copied; copy it again")
 
 
 def _shown(ids: Sequence[int]) -> str:
