@@ -10,6 +10,7 @@ server's clock is read where a transaction begins, and is the only clock in it.
 """
 
 import json
+import logging
 import os
 import re
 import select
@@ -54,6 +55,9 @@ except ImportError as missing:
         "a store in PostgreSQL needs a driver that is not installed; install it with:"
         ' pip install "drydock-allocator[postgres]"'
     ) from missing
+
+# What it would warn of, such as a pipeline that a lost connection has ended, is told by the error that it raises.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 Answer = TypeVar("Answer")
 
