@@ -4,6 +4,7 @@ A test that asks for a store, whichever way, runs with SQLite and with PostgreSQ
 SQLite's file, or about words that no store has a part in, and runs with that alone.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -41,8 +42,8 @@ class Clock:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "store_address" in metafunc.fixturenames and "path" not in metafunc.fixturenames:
-        metafunc.parametrize("store_address", ["sqlite", "postgres"], indirect=True)
+    if "new_store" in metafunc.fixturenames and "path" not in metafunc.fixturenames:
+        metafunc.parametrize("new_store", ["sqlite", "postgres"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -69,12 +70,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where the store of this test is: a file, or a database."""
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Gives the address of one more store that nobody has used yet: a file, or a database."""
     if getattr(request, "param", "sqlite") == "sqlite":
-        return str(tmp_path / "drydock.db")
-    url: str = request.getfixturevalue("postgres_store")
-    return url
+        numbers = itertools.count(2)
+        names = itertools.chain(["drydock.db"], (f"drydock-{number}.db" for number in numbers))
+        return lambda: str(tmp_path / next(names))
+    new: Callable[[], str] = request.getfixturevalue("new_postgres_store")
+    return new
+
+
+@pytest.fixture
+def store_address(new_store: Callable[[], str]) -> str:
+    """Where the store of this test is."""
+    return new_store()
 
 
 def open_at(address: str, clock: Callable[[], float] | None = None, uptime: Callable[[], float] | None = None) -> Store:
@@ -82,6 +91,15 @@ def open_at(address: str, clock: Callable[[], float] | None = None, uptime: Call
     store = open_store(address)
     store.clock, store.uptime = clock or store.clock, uptime or store.uptime
     return store
+
+
+def dies(store: Store) -> None:
+    """Others see what they see of a process that has died."""
+    if isinstance(store, PostgresStore):
+        assert store._machine is not None
+        store._machine.withdraw(store.process)
+    else:
+        presence.withdraw(f"{store.address}.live", store.process)
 
 
 @pytest.fixture
@@ -171,9 +189,12 @@ def _empty_store(postgres: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_store(postgres: Server, _empty_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a database with an empty store."""
+def new_postgres_store(
+    postgres: Server, _empty_store: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], str]]:
+    """Gives the URL of one more database with an empty store."""
     opened: list[PostgresStore] = []
+    made: list[str] = []
     opens = PostgresStore.open
 
     def noted(url: str, *, read_only: bool = False) -> PostgresStore:
@@ -181,13 +202,19 @@ def postgres_store(postgres: Server, _empty_store: str, monkeypatch: pytest.Monk
         return opened[-1]
 
     monkeypatch.setattr(PostgresStore, "open", noted)
-    url = postgres.new_database(_empty_store)
-    yield url
+
+    def new() -> str:
+        made.append(postgres.new_database(_empty_store))
+        return made[-1]
+
+    yield new
     for store in opened:
         store.close()
-    if held := [store for store in opened if not store._closed]:  # their leases would keep them until the process ends
-        with held[0].write():
-            held[0].run("DELETE FROM lease")
-        for store in held:
-            store.close()
-    postgres.drop_database(url)
+    for store in [
+        store for store in opened if not store._closed
+    ]:  # their leases would keep them until this process ends
+        with store.write():
+            store.run("DELETE FROM lease")
+        store.close()
+    for url in made:
+        postgres.drop_database(url)

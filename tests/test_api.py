@@ -25,8 +25,8 @@ POOL = {
 
 
 @pytest.fixture
-def dock(path: Path) -> Iterator[Connection]:
-    with drydock.connect(str(path)) as dock:
+def dock(store_address: str) -> Iterator[Connection]:
+    with drydock.connect(store_address) as dock:
         dock.apply(POOL)
         yield dock
 
@@ -57,12 +57,14 @@ def test_a_store_that_cannot_be_meant_or_used_is_told(store: str, error: type[er
         drydock.connect(store)
 
 
-def test_close_may_be_called_twice_and_ends_no_lease_of_a_process_that_lives(dock: Connection, path: Path) -> None:
+def test_close_may_be_called_twice_and_ends_no_lease_of_a_process_that_lives(
+    dock: Connection, store_address: str
+) -> None:
     bound = dock.lease("host", wait=0)
     kept = dock.lease("host", wait=0, detach=True)
     dock.close()
     dock.close()
-    with drydock.connect(str(path)) as other:
+    with drydock.connect(store_address) as other:
         assert [held.id for held in other.leases()] == [bound.id, kept.id]
 
 
@@ -120,11 +122,11 @@ def test_a_lease_is_given_back_whatever_ends_the_block(dock: Connection, error: 
     assert dock.leases() == []
 
 
-def test_a_lease_may_be_given_back_early_and_by_anybody(dock: Connection, path: Path) -> None:
+def test_a_lease_may_be_given_back_early_and_by_anybody(dock: Connection, store_address: str) -> None:
     with dock.lease("host", wait=0) as lease:
         assert lease.release() is True
         assert lease.release() is False
-    with dock.lease("host", wait=0) as lease, drydock.connect(str(path)) as other:
+    with dock.lease("host", wait=0) as lease, drydock.connect(store_address) as other:
         assert other.release(lease.id) is True
         assert other.release(lease.id) is False
         assert lease.status == "destroyed"
@@ -154,12 +156,12 @@ def test_the_owner_is_whoever_asks_unless_another_is_named(dock: Connection, mon
     assert [lease.owner for lease in dock.leases()] == ["ci@runner7", "ann"]
 
 
-def test_a_lease_waits_until_another_thread_gives_back(dock: Connection, path: Path) -> None:
+def test_a_lease_waits_until_another_thread_gives_back(dock: Connection, store_address: str) -> None:
     held = dock.lease("host", blueprint="one", wait=0)
     got: list[tuple[str, int]] = []
 
     def wait() -> None:
-        with drydock.connect(str(path)) as other, other.lease("host", blueprint="one") as lease:
+        with drydock.connect(store_address) as other, other.lease("host", blueprint="one") as lease:
             got.append((lease.resource.name, lease.fence))
 
     waiter = threading.Thread(target=wait)
@@ -199,11 +201,11 @@ def test_several_are_all_or_nothing(dock: Connection) -> None:
     assert dock.leases() == []
 
 
-def test_a_request_for_several_holds_nothing_while_it_waits(dock: Connection, path: Path) -> None:
+def test_a_request_for_several_holds_nothing_while_it_waits(dock: Connection, store_address: str) -> None:
     """One of the two that it wants is free; it must not sit on it."""
     held = [dock.lease("host", wait=0), dock.lease("host", wait=0)]
     code = "import drydock\nwith drydock.connect(sys.argv[1]).lease('host', count=2) as two:\n    say(len(two))"
-    with Child(code, path) as waiter:
+    with Child(code, store_address) as waiter:
         while len(dock.leases()) < 4:
             pass
         assert [(lease.status, lease.resource) for lease in dock.leases()[2:]] == [("pending", None)] * 2

@@ -277,11 +277,11 @@ except LeaseLost:
 """
 
 
-def test_a_command_that_comes_late_exits_with_4(path: Path, target: Path, cli: Cli) -> None:
+def test_a_command_that_comes_late_exits_with_4(store_address: str, target: Path, cli: Cli) -> None:
     """Renewing, verifying and releasing with the old fence, and writing by the recipe of the README."""
-    with drydock.connect(str(path)) as dock:
+    with drydock.connect(store_address) as dock:
         dock.apply(LAB)
-        with Child(HOLDER, path) as holder:
+        with Child(HOLDER, store_address) as holder:
             id, fence = holder.hear().split()
             os.kill(holder.pid, signal.SIGSTOP)
             next_one = dock.lease("host")

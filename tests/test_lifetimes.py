@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from conftest import LAB, Clock, apply
+from conftest import LAB, Clock, apply, dies
 
 from drydock.engine import Engine
 from drydock.model import Demand, Terms
-from drydock.store import presence
 
 
 def test_nothing_is_handed_over_that_is_about_to_go(
@@ -21,7 +20,7 @@ def test_nothing_is_handed_over_that_is_about_to_go(
             waits = other.store.leases.add(Demand("host"), Terms(), "t", other.store.process)
         clock.forward(100.0)
         if holder_dies:
-            presence.withdraw(f"{holder.store.address}.live", holder.store.process)  # as the kernel does
+            dies(holder.store)
         else:
             holder.release(lease.id)
         engine.tend()

@@ -475,6 +475,7 @@ def test_a_request_whose_row_is_damaged_stands_in_nobodys_way(stage: Stage) -> N
     stage.engine.release_resource(on(held).id)  # its binding is free: everybody is asked whether he can use it
     assert waiter.granted
     assert stage.events("queue.not-served") == []
-    stage.store.run("UPDATE lease SET attributes = '{}' WHERE id = :id", id=damaged.id)
+    with stage.store.write():
+        stage.store.run("UPDATE lease SET attributes = '{}' WHERE id = :id", id=damaged.id)
     stage.engine.release(waiter.held()[0].id)
     assert on(damaged.held()[0]).name == "a"

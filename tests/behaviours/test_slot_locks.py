@@ -101,7 +101,7 @@ def test_a_binding_whose_slot_lock_is_held_elsewhere_is_passed_over(stage: Stage
     stage.lease("hoax")
     held = stage.lease("host")
     assert on(held).name == "h2"
-    assert stage.locks_of(f"lease:{held.id}") == {"seat(resource:2).slot(0)"}
+    assert stage.locks_of(f"lease:{held.id}") == {f"seat(resource:{on(held).id}).slot(0)"}
     assert [lost["key"] for lost in stage.events("slot-lock.lost")] == ["host(h1)"]
 
 

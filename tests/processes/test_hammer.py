@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
+from conftest import Cli, open_at
 
 import drydock
+from drydock.doctor import examine
 from drydock.engine import Engine
-from drydock.store.sqlite import SqliteStore
 from drydock.testing.children import Child
 
 HOSTS = 4
@@ -65,15 +65,15 @@ def pool(tmp_path: Path, **settings: Any) -> dict[str, Any]:
     }
 
 
-def offer(path: Path, content: dict[str, Any]) -> None:
-    with drydock.connect(str(path)) as dock:
+def offer(store_address: str, content: dict[str, Any]) -> None:
+    with drydock.connect(store_address) as dock:
         dock.apply(content)
 
 
 @contextmanager
-def workers(code: str, path: Path, number: int, *arguments: object) -> Iterator[list[Child]]:
+def workers(code: str, store_address: str, number: int, *arguments: object) -> Iterator[list[Child]]:
     """So many processes that all have the store open and start at one word."""
-    children = [Child(code, path, *arguments) for _ in range(number)]
+    children = [Child(code, store_address, *arguments) for _ in range(number)]
     try:
         for child in children:
             child.expect("ready")
@@ -83,9 +83,9 @@ def workers(code: str, path: Path, number: int, *arguments: object) -> Iterator[
             child.kill()
 
 
-def hammer(path: Path, type: str, grants: int) -> list[tuple[str, int, int, float, float]]:
+def hammer(store_address: str, type: str, grants: int) -> list[tuple[str, int, int, float, float]]:
     """Every grant that eight processes had: name, resource, fence, begin and end."""
-    with workers(WORKER, path, WORKERS, type, grants) as children:
+    with workers(WORKER, store_address, WORKERS, type, grants) as children:
         for child in children:
             child.tell()
         told = [[json.loads(line) for line in child.rest()] for child in children]
@@ -103,26 +103,26 @@ def most_at_once(intervals: list[tuple[float, float]]) -> int:
     return worst
 
 
-def assert_all_is_free_and_well(path: Path, cli: Cli) -> None:
+def assert_all_is_free_and_well(store_address: str, cli: Cli) -> None:
     """No lease, no lock of a lease; after `reclaim` no lock at all; the doctor finds nothing."""
     assert cli("leases", "--json").objects == []
     assert [held for held in cli("locks", "--json").objects if held["holder"].startswith("lease:")] == []
     doctor = cli("doctor", "--json")
     assert (doctor.returncode, [f for f in doctor.objects if f["broken"]]) == (0, [])
-    store = SqliteStore.open(str(path), clock=lambda: 4_000_000_000.0)  # past every grace
+    store = open_at(store_address, lambda: 4_000_000_000.0)  # past every grace
     Engine(store).reclaim()
     assert store.slot_locks.all() == []
     assert store.resources.live() == []
-    assert store.rows("PRAGMA integrity_check") == [("ok",)]
+    assert [finding for finding in examine(store) if finding.broken] == []
     store.close()
 
 
 @pytest.mark.parametrize("seats", [1, 2])
 def test_no_host_has_more_leases_at_once_than_seats_and_its_fence_grows(
-    path: Path, tmp_path: Path, cli: Cli, seats: int
+    store_address: str, tmp_path: Path, cli: Cli, seats: int
 ) -> None:
-    offer(path, pool(tmp_path, seats=seats))
-    grants = hammer(path, "host", 40)
+    offer(store_address, pool(tmp_path, seats=seats))
+    grants = hammer(store_address, "host", 40)
     assert {name for name, *_ in grants} == {f"h{n}" for n in range(HOSTS)}
     for host in {name for name, *_ in grants}:
         mine = sorted((begin, end, fence) for name, _, fence, begin, end in grants if name == host)
@@ -131,13 +131,13 @@ def test_no_host_has_more_leases_at_once_than_seats_and_its_fence_grows(
         assert sorted(fences) == list(range(1, len(fences) + 1))
         if seats == 1:
             assert all(one < two for one, two in pairwise(fences))
-    assert_all_is_free_and_well(path, cli)
+    assert_all_is_free_and_well(store_address, cli)
 
 
-def test_every_lease_has_a_folder_of_its_own_and_none_is_left(path: Path, tmp_path: Path, cli: Cli) -> None:
+def test_every_lease_has_a_folder_of_its_own_and_none_is_left(store_address: str, tmp_path: Path, cli: Cli) -> None:
     """Each holder makes a file that must not exist yet in its folder; a shared or uncleaned one would have it."""
-    offer(path, pool(tmp_path))
-    grants = hammer(path, "scratch-dir", 12)
+    offer(store_address, pool(tmp_path))
+    grants = hammer(store_address, "scratch-dir", 12)
     for folder in {name for name, *_ in grants}:
         mine = [(begin, end) for name, _, _, begin, end in grants if name == folder]
         assert most_at_once(mine) == 1
@@ -146,18 +146,18 @@ def test_every_lease_has_a_folder_of_its_own_and_none_is_left(path: Path, tmp_pa
         fences = [fence for _, fence in sorted((begin, fence) for _, id, fence, begin, _ in grants if id == resource)]
         assert fences == list(range(fences[0], fences[0] + len(fences)))
     assert [entry.name for entry in (tmp_path / "scratch").iterdir()] == [".drydock-root"]
-    assert_all_is_free_and_well(path, cli)
+    assert_all_is_free_and_well(store_address, cli)
 
 
 @pytest.mark.parametrize(("type", "settings"), [("host", {}), ("host", {"seats": 2}), ("scratch-dir", {})])
 def test_whoever_is_killed_leaves_nothing_that_one_command_does_not_tidy(
-    path: Path, tmp_path: Path, cli: Cli, type: str, settings: dict[str, int]
+    store_address: str, tmp_path: Path, cli: Cli, type: str, settings: dict[str, int]
 ) -> None:
     """Killed at any moment: waiting, choosing, inside a transaction, in a hook, holding."""
-    offer(path, pool(tmp_path, **settings))
+    offer(store_address, pool(tmp_path, **settings))
     randomness = random.Random(14118)
     kills = 0
-    with workers(RESTLESS, path, 4, type) as children:
+    with workers(RESTLESS, store_address, 4, type) as children:
         for child in children:
             child.tell()
         while kills < 12:
@@ -166,13 +166,13 @@ def test_whoever_is_killed_leaves_nothing_that_one_command_does_not_tidy(
                 children[victim].expect("held")
             children[victim].kill()
             kills += 1
-            children[victim] = Child(RESTLESS, path, type)
+            children[victim] = Child(RESTLESS, store_address, type)
             children[victim].expect("ready")
             children[victim].tell()
         for child in children:
             child.kill()
     assert cli("reclaim").returncode == 0
-    assert_all_is_free_and_well(path, cli)
+    assert_all_is_free_and_well(store_address, cli)
     if type == "scratch-dir":
         assert [entry.name for entry in (tmp_path / "scratch").iterdir()] == [".drydock-root"]
 
@@ -191,10 +191,10 @@ hear()
 
 @pytest.mark.parametrize("end", ["kill", "exit"])
 def test_a_lease_ends_with_its_process_and_a_detached_one_does_not(
-    path: Path, tmp_path: Path, cli: Cli, end: str
+    store_address: str, tmp_path: Path, cli: Cli, end: str
 ) -> None:
-    offer(path, pool(tmp_path))
-    with Child(HOLD.format(then=""), path) as child:
+    offer(store_address, pool(tmp_path))
+    with Child(HOLD.format(then=""), store_address) as child:
         bound, detached = map(int, child.hear().split())
         assert cli("reclaim").returncode == 0
         assert [lease["id"] for lease in cli("leases", "--json").objects] == [bound, detached]
@@ -212,7 +212,7 @@ def test_a_lease_ends_with_its_process_and_a_detached_one_does_not(
     ]
     assert reason == "its process died"
     assert cli("release", str(detached)).returncode == 0
-    assert_all_is_free_and_well(path, cli)
+    assert_all_is_free_and_well(store_address, cli)
 
 
 @pytest.mark.parametrize(
@@ -221,9 +221,9 @@ def test_a_lease_ends_with_its_process_and_a_detached_one_does_not(
      "import subprocess\nsay(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], close_fds=False).pid)"],
     ids=["forked", "started"],
 )  # fmt: skip
-def test_a_child_does_not_keep_its_parents_lease(path: Path, tmp_path: Path, cli: Cli, then: str) -> None:
-    offer(path, pool(tmp_path))
-    with Child(HOLD.format(then=then), path) as parent:
+def test_a_child_does_not_keep_its_parents_lease(store_address: str, tmp_path: Path, cli: Cli, then: str) -> None:
+    offer(store_address, pool(tmp_path))
+    with Child(HOLD.format(then=then), store_address) as parent:
         bound, detached = map(int, parent.hear().split())
         grandchild = int(parent.hear())
         try:
@@ -237,23 +237,23 @@ def test_a_child_does_not_keep_its_parents_lease(path: Path, tmp_path: Path, cli
     assert bound != detached
 
 
-def test_a_forked_child_that_ends_does_not_end_its_parents_lease(path: Path, tmp_path: Path, cli: Cli) -> None:
-    offer(path, pool(tmp_path))
+def test_a_forked_child_that_ends_does_not_end_its_parents_lease(store_address: str, tmp_path: Path, cli: Cli) -> None:
+    offer(store_address, pool(tmp_path))
     then = "child = os.fork()\nif not child:\n    sys.exit()\nos.waitpid(child, 0)\nsay('gone')"
-    with Child(HOLD.format(then=then), path) as parent:
+    with Child(HOLD.format(then=then), store_address) as parent:
         bound, detached = map(int, parent.hear().split())
         parent.expect("gone")
         assert cli("reclaim").returncode == 0
         assert [lease["id"] for lease in cli("leases", "--json").objects] == [bound, detached]
 
 
-def test_a_waiter_that_is_killed_is_passed_over(path: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_waiter_that_is_killed_is_passed_over(store_address: str, tmp_path: Path, cli: Cli) -> None:
     """A request is bound to whoever waits: when it dies, the next in line gets what is freed."""
-    offer(path, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    offer(store_address, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
     wait = 'import drydock\ndock = drydock.connect(sys.argv[1])\nsay("ready")\nlease = dock.lease("host")\nsay(lease.id)\nhear()'
-    with drydock.connect(str(path)) as dock:
+    with drydock.connect(store_address) as dock:
         mine = dock.lease("host", wait=0)
-        with Child(wait, path) as first, Child(wait, path) as second:
+        with Child(wait, store_address) as first, Child(wait, store_address) as second:
             first.expect("ready")
             second.expect("ready")
             while len(dock.leases()) < 3:
@@ -263,13 +263,13 @@ def test_a_waiter_that_is_killed_is_passed_over(path: Path, tmp_path: Path, cli:
             mine.release()
             granted = int(second.hear())
             assert granted in waiting
-            with drydock.connect(str(path)) as other:  # whoever comes ends what the dead one asked for
+            with drydock.connect(store_address) as other:  # whoever comes ends what the dead one asked for
                 assert [lease.id for lease in other.leases()] == [granted]
 
 
-def test_the_command_outlives_nobody(path: Path, tmp_path: Path, cli: Cli) -> None:
+def test_the_command_outlives_nobody(store_address: str, tmp_path: Path, cli: Cli) -> None:
     """A lease that the command `drydock lease` took is nobody's process; a request that it still waits for is."""
-    offer(path, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    offer(store_address, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
     [lease] = cli("lease", "--type", "host", "--json").objects
     waiting = cli.start("lease", "--type", "host")
     assert waiting.stderr is not None

@@ -15,7 +15,7 @@ from processes.commands import Run
 import drydock
 from drydock.engine import Engine
 from drydock.model import LeaseStatus
-from drydock.store.sqlite import SqliteStore
+from drydock.store import open_store
 
 #: says that it is there, and then waits for a word that never comes
 WAIT = "say('ready'); hear(); say('went on')"
@@ -40,16 +40,16 @@ except BlockingIOError:
 
 
 @pytest.fixture(autouse=True)
-def _lab(path: Path) -> None:
+def _lab(store_address: str) -> None:
     """One host."""
-    with drydock.connect(str(path)) as dock:
+    with drydock.connect(store_address) as dock:
         dock.apply(LAB)
 
 
 @pytest.fixture
-def operator(path: Path) -> Iterator[Engine]:
+def operator(store_address: str) -> Iterator[Engine]:
     """Somebody else, on the real clock."""
-    store = SqliteStore.open(str(path))
+    store = open_store(store_address)
     yield Engine(store)
     store.close()
 
@@ -246,8 +246,10 @@ def test_a_stopped_command_is_ended_too(cli: Cli, operator: Engine) -> None:
         assert run.end()[0] == 124
 
 
-def test_losing_one_of_several_loses_all_and_the_others_are_given_back(cli: Cli, operator: Engine, path: Path) -> None:
-    with drydock.connect(str(path)) as dock:
+def test_losing_one_of_several_loses_all_and_the_others_are_given_back(
+    cli: Cli, operator: Engine, store_address: str
+) -> None:
+    with drydock.connect(store_address) as dock:
         dock.apply({"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1", "h2"]}}})
     with Run(cli, WAIT, "--count", "2") as run:
         run.expect("ready")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 from conftest import LAB
 
@@ -22,11 +21,11 @@ except LeaseLost as lost:
 """
 
 
-def test_a_waiter_that_was_granted_and_lost_it_before_it_woke_is_told_so(path: Path) -> None:
-    with drydock.connect(str(path)) as dock:
+def test_a_waiter_that_was_granted_and_lost_it_before_it_woke_is_told_so(store_address: str) -> None:
+    with drydock.connect(store_address) as dock:
         dock.apply(LAB)
         mine = dock.lease("host", wait=0)
-        with Child(WAIT, path) as waiter:
+        with Child(WAIT, store_address) as waiter:
             waiter.expect("ready")
             while len(dock.leases()) < 2:
                 assert waiter.process.poll() is None
