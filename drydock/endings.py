@@ -146,7 +146,7 @@ def vacate(store: Store, resource: int, worker: str | None) -> int | None:
     left = store.resources.leave_seat(resource)
     # One that rests goes when it has rested, or its binding could be handed out again at once.
     if (left.open or left.rests) and left.status is ResourceStatus.ACTIVE:
-        store.freed(left.type, resource)
+        store.freed(left.type, resource, left.room)
         return None
     if left.used:
         return None

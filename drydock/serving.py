@@ -59,12 +59,13 @@ class Queue:
     def serve_news(self, news: Sequence[News]) -> None:
         """Give what became free in the open transaction to those who wait for it."""
         types = {one.type: None for one in news if one.resource is None}
-        for one in news:
-            if one.type in types or one.resource is None:
+        seats = {one.resource: one for one in news if one.resource is not None}  # of each, the last that was told
+        for resource, one in seats.items():
+            if one.type in types:
                 continue
-            room = self.serve(one.type, seat=one.resource)
+            room = self.serve(one.type, seat=resource, room=one.room)
             if room and not room.used:  # nobody wants it as it is; somebody may want its place
-                types.update(dict.fromkeys([one.type, *self.store.resources.types_beside(one.resource)]))
+                types.update(dict.fromkeys([one.type, *self.store.resources.types_beside(resource)]))
         for type in types:
             self.serve(type, planned=False)
 
@@ -73,20 +74,20 @@ class Queue:
         type: str,
         *,
         seat: int | None = None,
+        room: Room | None = None,
         planned: bool = True,
         settled: bool = False,
         mine: Mine | None = None,
     ) -> Room | None:
         """Walk the queue of one type and give to each request what it can have. Return the seat, if nobody took it.
 
-        `seat`: nothing but a seat on this resource became free. `planned`: those whose blueprint must be asked have
+        `seat`: nothing but a seat on this resource became free; `room` is that resource, if it is known. `planned`: those whose blueprint must be asked have
         asked it since what they need last changed. `mine`: stop after this request. `settled`: nothing has become free
         since the others were served, so that they only keep what they keep.
         """
         ahead, config = Ahead(), self.store.offered
         cannot: set[str] = set()
         looked = False  # mine has looked for itself, and lets the next one look
-        room: Room | None = None
         for request, waiters in self._requests(type):
             if seat is not None and room is None:
                 room = self.store.resources.room(seat)

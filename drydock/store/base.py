@@ -20,7 +20,7 @@ from .events import Events
 from .leases import Leases
 from .offers import Offers
 from .records import DamagedRow
-from .resources import Resources
+from .resources import Resources, Room
 from .slot_locks import SlotLocks
 
 #: what each transaction must know when it begins: what is offered, and whether anybody waits
@@ -43,6 +43,7 @@ class News(NamedTuple):
 
     type: str  #: who waits for this type may use it
     resource: int | None = None  #: it is a seat on this resource, and nothing else
+    room: Room | None = None  #: that resource as it is now, if that is known
 
 
 class Store(ABC):
@@ -270,10 +271,10 @@ class Store(ABC):
                 raise
             self.events.add("queue.not-served", error=printable(f"{type(error).__name__}: {error}"))
 
-    def freed(self, type: str, resource: int | None = None) -> None:
+    def freed(self, type: str, resource: int | None = None, room: Room | None = None) -> None:
         """Part of the transaction that is open: somebody who waits for this type may be able to go on; with
         `resource`, only since there is a seat on it."""
-        self._news.append(News(type, resource))
+        self._news.append(News(type, resource, room))
 
     def wake(self, process: str | None) -> None:
         """Wake this process once the transaction that is open is committed."""

@@ -25,6 +25,7 @@ _ROOM = "r.status = 'active' AND r.open = 1 AND r.used < r.seats AND r.rests_unt
 _COOLDOWN = "(SELECT cooldown FROM blueprint WHERE id = resource.blueprint)"
 _TOO_LONG = f"rests_until > :now + 1 + {_COOLDOWN}"
 _ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
+_OWN_ROOM_COLUMNS = _ROOM_COLUMNS.replace("r.", "")  # RETURNING knows no alias
 
 
 class Room(NamedTuple):
@@ -57,6 +58,7 @@ class Left(NamedTuple):
     has_destroy_hook: bool
     type: str
     rests: bool
+    room: Room | None  #: the seats that are free now, if it may be leased
 
 
 class Resources:
@@ -271,13 +273,15 @@ class Resources:
     def leave_seat(self, id: int) -> Left:
         """Count one lease less. Idle time counts from now."""
         row = self._store.row(
-            "UPDATE resource SET used = used - 1, idle_since = :now WHERE id = :id RETURNING used, open, status, type,"
-            " (SELECT hooks FROM blueprint WHERE id = resource.blueprint), rests_until IS NOT NULL",
+            f"UPDATE resource SET used = used - 1, idle_since = :now WHERE id = :id RETURNING {_OWN_ROOM_COLUMNS}, open, status,"
+            " type, (SELECT hooks FROM blueprint WHERE id = resource.blueprint), rests_until IS NOT NULL",
             id=id,
             now=self._store.clock(),
         )
         assert row is not None
-        return Left(row[0], bool(row[1]), ResourceStatus(row[2]), "destroy" in row[4].split(), row[3], bool(row[5]))
+        *room, open, status, type, hooks, rests = row
+        free = Room(*room) if open and status == ResourceStatus.ACTIVE and not rests else None
+        return Left(row[5], bool(open), ResourceStatus(status), "destroy" in hooks.split(), type, bool(rests), free)
 
     def moving(self) -> list[tuple[int, ResourceStatus, str | None, float]]:
         """Resources that somebody must move on: id, status, the process at work on it, not before when."""
