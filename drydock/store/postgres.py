@@ -295,6 +295,9 @@ class PostgresStore(Store):
             raise next((changed for sent, changed in moves if sent.statusmessage is None), error) from error
         except psycopg.Error as error:
             connection = self._connection
+            # An error in a pipeline makes the driver believe that what came after it was prepared.
+            if connection is not None and isinstance(error, psycopg.errors.InvalidSqlStatementName):
+                connection.close()
             lost = connection is None or connection.closed
             raise translate(error, self._where, lost=lost, patience_seconds=TURN_SECONDS) from error
         except UnicodeEncodeError as error:
@@ -539,14 +542,16 @@ class PostgresStore(Store):
             with suppress(psycopg.Error):
                 self._pipeline.sync()
 
+    def confirm(self) -> None:
+        assert self._pipeline is not None
+        with self._translated():
+            self._pipeline.sync()
+
     @contextmanager
     def attempt(self) -> Iterator[None]:
         with super().attempt():
             try:
                 yield
-                if self._pipeline is not None:
-                    with self._translated():
-                        self._pipeline.sync()  # what it did wrong must be known while it can be undone alone
             except BaseException:
                 self._resume()
                 raise
