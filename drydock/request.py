@@ -19,6 +19,7 @@ from .errors import (
     LeaseLost,
     NeverPossible,
     NothingFree,
+    StatusChanged,
     StoreAway,
     StoreError,
     quoted,
@@ -84,7 +85,8 @@ class Request:
         self.unsure = False  # a server may forget that it asked, and give its numbers to others
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
-        self.possible = queue.possible(demand)
+        config, self._crowded = self.store.leases.outlook(demand.type)
+        self.possible = queue.possible(demand, config)
         key = key_of(demand.type, canonical(demand.blueprints), canonical(demand.attributes))
         if queue.buildable.get(key) != self.possible.config:
             refuse_what_nobody_builds(self.steps, self.possible, demand)
@@ -132,7 +134,7 @@ class Request:
             self.store.insist(
                 lambda: self.steps.withdraw(self.ids, reason, of=self.store.process if self.unsure else None)
             )
-        except StoreError:  # while this process lives nobody else would end them
+        except (StoreError, StatusChanged):  # while this process lives nobody else would end them
             self.tender.unwanted.update(dict.fromkeys(self.ids, (reason, self.unsure)))
         except DrydockError:
             pass
@@ -142,7 +144,7 @@ class Request:
     def _ask(self) -> None:
         """Join the queue and be served in turn: what is free is granted in the transaction that asked."""
         # Who will have to wait need not wait for the disk first: a request means nothing without its process.
-        if self.store.leases.anybody_waits(self.demand.type):
+        if self._crowded:
             with contextlib.suppress(_NotInVainError):
                 self._join(lasting=False)
                 return
