@@ -109,6 +109,8 @@ class Connection(psycopg.Connection[Row]):
 
 _NAME = re.compile(r"[0-9a-f.]{3,60}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
+#: what a change of status that came too late says: what the status is
+_TOO_LATE = re.compile('"status:([a-z]+)"')
 _CLOCK = "EXTRACT(EPOCH FROM clock_timestamp())::float8"
 _STARTED = "EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8"
 _BEAT = f"INSERT INTO {SCHEMA}.process (name, beat) VALUES ($1, {_CLOCK}) ON CONFLICT (name) DO UPDATE SET beat = EXCLUDED.beat"
@@ -170,8 +172,8 @@ class PostgresStore(Store):
         self._pid = os.getpid()
         self._transaction: ExitStack | None = None
         self._pipeline: psycopg.Pipeline | None = None
-        #: what to raise if a statement that was sent, and may be unanswered, has changed nothing
-        self._moves: list[tuple[psycopg.Cursor[Row], StatusChanged]] = []
+        #: the changes of a status that were sent and may be unanswered: table, id, and from what
+        self._moves: list[tuple[psycopg.Cursor[Row], str, int, Any]] = []
         self._moment: float | None = None  # the server's clock in the transaction that is open
         self._ahead = 0.0  # so far, at most, is the server's clock before our uptime
         self._change = 0
@@ -290,10 +292,12 @@ class PostgresStore(Store):
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except psycopg.errors.DivisionByZero as error:
-            moves, self._moves = self._moves, []
-            raise next((changed for sent, changed in moves if sent.statusmessage is None), error) from error
         except psycopg.Error as error:
+            if told := _TOO_LATE.search(str(error)):
+                moves, self._moves = self._moves, []
+                for sent, table, id, old in moves:
+                    if sent.statusmessage is None:
+                        raise StatusChanged(table, id, (old,), None if told[1] == "gone" else told[1]) from error
             connection = self._connection
             # An error in a pipeline makes the driver believe that what came after it was prepared.
             if connection is not None and isinstance(error, psycopg.errors.InvalidSqlStatementName):
@@ -363,10 +367,13 @@ class PostgresStore(Store):
 
     def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
         # The server is told what must be: then nobody has to wait for its answer before going on.
-        text, names = _numbered(f"WITH moved AS ({statement} RETURNING 1) SELECT 1 / count(*) FROM moved")
+        text, names = _numbered(
+            f"WITH moved AS ({statement} RETURNING 1) SELECT CASE WHEN EXISTS (SELECT FROM moved) THEN 1"
+            f" ELSE ('status:' || COALESCE((SELECT status FROM {table} WHERE id = :id), 'gone'))::int END"
+        )
         with self._translated():
             sent = self._own().execute(text, [values[name] for name in names])
-        self._moves.append((sent, StatusChanged(table, id, (old,), "changed")))
+        self._moves.append((sent, table, id, old))
 
     def change(self, statement: str, **parameters: Any) -> int:
         assert self._transaction is not None
