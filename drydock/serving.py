@@ -44,11 +44,13 @@ class Queue:
         self.buildable: dict[str, int] = {}  # demands that some blueprint said it can serve, and when it was asked
         store.serve = self.serve_news
 
-    def possible(self, demand: Demand) -> Candidates:
-        """Who could ever serve `demand`; see `candidates.candidates` for what it raises."""
+    def possible(self, demand: Demand, config: int | None = None) -> Candidates:
+        """Who could ever serve `demand`; see `candidates.candidates` for what it raises. `config`: the store's, if it is
+        known."""
+        config = self.store.offers.config() if config is None else config
         key = key_of(demand.type, canonical(demand.blueprints), canonical(demand.attributes))
         found = self.known.get(key)
-        if found is None or found.config != self.store.offers.config():
+        if found is None or found.config != config:
             if len(self.known) >= MOST_KNOWN:
                 self.known.clear()
             found = self.known[key] = candidates(self.store, demand)

@@ -155,6 +155,7 @@ class Steps:
             # The requester goes on with it: our own claim would shut him out when we only passed by.
             requester = self.store.leases.process_of(resource.built_for)
             grant(self.store, resource.built_for, room, blueprint, keys, requester)
+            self.store.confirm()  # he may have given up meanwhile; that is to be known while it can be undone alone
             self.store.wake(requester)
 
     def _destroy(self, resource: Resource) -> Outcome:

@@ -104,6 +104,10 @@ class Store(ABC):
         """Run a statement that gives no rows; return how many it changed."""
 
     @abstractmethod
+    def confirm(self) -> None:
+        """Part of the transaction that is open: what was to be changed until here has been changed, or this raises."""
+
+    @abstractmethod
     def dead_among(self, processes: Iterable[str]) -> set[str]:
         """Those of these names whose process does not run any more. Never guesses by process number."""
 

@@ -123,11 +123,13 @@ class Leases:
 
     # ---- the queue
 
-    def anybody_waits(self, type: str) -> bool:
-        """Whether a lease of this type is pending."""
-        return bool(
-            self._store.rows("SELECT 1 FROM lease WHERE status = 'pending' AND type = :type LIMIT 1", type=type)
+    def outlook(self, type: str) -> tuple[int, bool]:
+        """What whoever is about to ask for this type must know: `Offers.config()`, and whether others wait for it."""
+        row = self._store.row(
+            "SELECT config, EXISTS (SELECT 1 FROM lease WHERE status = 'pending' AND type = :type) FROM store WHERE id = 1",
+            type=type,
         )
+        return (row[0], bool(row[1])) if row else (0, False)
 
     def queue(self, type: str) -> Iterator[Waiter]:
         """Who waits for something of this type, in the order in which they are served."""

@@ -150,6 +150,9 @@ class SqliteStore(Store):
         except FAILURES as error:
             raise self._translated(error) from error
 
+    def confirm(self) -> None:
+        pass  # each statement has said so by itself
+
     def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
         if self._turnstile is None:
             raise StoreError(f"the store {quoted(self.path)} was opened for reading only")

@@ -16,7 +16,7 @@ from board import BAIT, FULL, STOP, Board, State
 
 from drydock.api import Connection, Lease
 from drydock.engine import Engine
-from drydock.errors import LeaseLost, NotFound, NothingFree, StoreError
+from drydock.errors import LeaseLost, NotFound, NothingFree, StoreBusy, StoreError
 from drydock.store import open_store
 from drydock.store.base import Store
 from drydock.store.sqlite import SqliteStore
@@ -134,7 +134,7 @@ class Worker:
     def _use(self, kind: str, lease: Lease, call: Callable[[], object], ttl: float | None = None) -> None:
         number = self.recorder.call(kind, lease.resource.name, lease.fence, ttl=ttl)
         try:
-            done = call()
+            done = self._in_turn(call)
         except (LeaseLost, NotFound):  # not found: whoever granted it does not know it any more
             done = False
         except StoreError:
@@ -145,6 +145,14 @@ class Worker:
             self.board.refused(self.slot)
             return
         self.recorder.returned(number, Outcome.LOST if done is False else Outcome.OK)
+
+    def _in_turn(self, call: Callable[[], object]) -> object:
+        """Who does not get into the store in time has done nothing, and tries again."""
+        while True:
+            try:
+                return call()
+            except StoreBusy:
+                self.board.refused(self.slot)
 
     def _park(self, dock: Connection) -> None:
         """Hold one lease, or none, until killed: what is listed then is what was granted and not given up."""
