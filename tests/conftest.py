@@ -17,6 +17,7 @@ import pytest
 
 from drydock.config import parse_pool
 from drydock.engine import Engine
+from drydock.errors import StoreError
 from drydock.store import open_store, presence
 from drydock.store.base import Store
 from drydock.store.postgres import PostgresStore
@@ -26,6 +27,7 @@ LAB = {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}}
 
 #: read before any test has its environment cleared
 GIVEN_POSTGRES = os.environ.get(SETTING, "")
+POSTGRES = pytest.StashKey[Server]()
 
 
 class Clock:
@@ -164,11 +166,27 @@ def cli(store_address: str) -> Cli:
     return Cli(store_address)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start PostgreSQL if a test needs it. Where it cannot be had no test runs, and one sentence says why."""
+    if session.config.option.collectonly or not any(map(_needs_postgres, session.items)):
+        return
+    try:
+        server = session.config.stash[POSTGRES] = server_for_tests(GIVEN_POSTGRES)
+        session.config.add_cleanup(server.close)
+        server.drop_database(server.new_database())
+    except StoreError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _needs_postgres(item: pytest.Item) -> bool:
+    chosen = getattr(getattr(item, "callspec", None), "params", {})
+    return chosen.get("new_store") == "postgres" or "postgres" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """A running PostgreSQL server, made for the first test that asks for it."""
-    with server_for_tests(GIVEN_POSTGRES) as server:
-        yield server
+def postgres(pytestconfig: pytest.Config) -> Server:
+    """A running PostgreSQL server."""
+    return pytestconfig.stash[POSTGRES]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from conftest import Ran
@@ -29,10 +28,10 @@ class InProcess:
 
 
 @contextmanager
-def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, store: Path) -> Iterator[InProcess]:
+def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, store: str) -> Iterator[InProcess]:
     """The command line on `store`; the signals that a command takes are given back at the end."""
     assert "DRYDOCK_STORE" not in os.environ
-    monkeypatch.setenv("DRYDOCK_STORE", str(store))
+    monkeypatch.setenv("DRYDOCK_STORE", store)
     monkeypatch.setenv("DRYDOCK_OWNER", "tester")
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield InProcess(capsys, monkeypatch)

@@ -13,6 +13,8 @@ from conftest import Cli
 from drydock.cli import CANNOT_WRITE_OUTPUT, EXIT_CODES, drydock
 from drydock.errors import DrydockError
 
+pytestmark = pytest.mark.usefixtures("path")
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 AUTHORS = (ROOT / "blueprints" / "README.md").read_text()

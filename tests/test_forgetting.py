@@ -147,6 +147,7 @@ def test_whoever_tends_makes_one_small_step(engine: Engine, connect: Callable[..
     assert counts(engine)[2] == ROWS_A_STEP, "not again so soon"
 
 
+@pytest.mark.usefixtures("path")
 def test_a_store_that_cannot_be_written_keeps_nobody_from_what_he_came_for(engine: Engine, clock: Clock) -> None:
     with engine.store.write():
         engine.store.events.add("old")

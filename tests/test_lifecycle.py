@@ -107,7 +107,8 @@ def test_move_follows_the_arrows_and_refuses_all_others(table: str, engine: Engi
     store, id = engine.store, _row(engine, table)
     for old in statuses:
         for new in statuses:
-            store.run(f"UPDATE {table} SET status = :old WHERE id = :id", old=old, id=id)
+            with store.write():
+                store.run(f"UPDATE {table} SET status = :old WHERE id = :id", old=str(old), id=id)
             if (old, new) in arrows:
                 with store.write():
                     store.move(table, id, old, new)
@@ -202,6 +203,7 @@ def two(orders: Orders, tmp_path: Path, connect: Callable[..., Engine]) -> tuple
     return engine, other
 
 
+@pytest.mark.usefixtures("path")
 def test_every_arrow_is_fired_by_some_verb(two: tuple[Engine, Engine], orders: Orders) -> None:
     """The tables promise no more than what happens: between them, these few stories walk every arrow."""
     engine, other = two
@@ -271,6 +273,7 @@ def test_the_last_lease_tears_down_what_another_process_released(two: tuple[Engi
     assert _status(engine.store, "resource", resource) == "destroyed"
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("hook", ["destroy_lease", "destroy"])
 def test_what_failed_between_a_hook_and_its_record_is_done_again_by_the_same_process(
     two: tuple[Engine, Engine], orders: Orders, hook: str

@@ -21,6 +21,8 @@ from drydock.store.audit import Audit
 from drydock.store.base import STATE
 from drydock.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.usefixtures("path")
+
 #: read whole: what a person writes into a pool file, and shapes, of which a blueprint has few
 TINY = {"store", "blueprint", "shape", "source"}
 #: what the statements call them; `slot` are the numbers of a slot lock until one is free, `counted` a subquery with a

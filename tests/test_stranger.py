@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
+pytestmark = pytest.mark.usefixtures("path")
+
 STRANGER = Path(__file__).parent / "stranger"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import Cli
 from in_process import InProcess, in_process
 
 from drydock.cli import run
@@ -23,9 +24,15 @@ hosts = ["old"]
 
 
 @pytest.fixture
+def cli(path: Path) -> Cli:
+    """The command line in a process of its own."""
+    return Cli(str(path))
+
+
+@pytest.fixture
 def drydock(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: Path) -> Iterator[InProcess]:
     """The command line in this process, on the store of this test."""
-    with in_process(capsys, monkeypatch, path) as drydock:
+    with in_process(capsys, monkeypatch, str(path)) as drydock:
         yield drydock
 
 

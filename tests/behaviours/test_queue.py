@@ -246,6 +246,7 @@ def test_several_of_a_builder_that_has_not_so_many_plans_do_not_stand_in_the_way
     stage.engine.release(held.id)
     assert stage.lease("hoax").id != held.id
     assert not three.granted
+    three.give_up()
 
 
 def test_several_of_a_trait_that_is_switched_off_do_not_stand_in_the_way(stage: Stage) -> None:

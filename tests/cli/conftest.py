@@ -23,9 +23,11 @@ def pool(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def drydock(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: Path) -> Iterator[InProcess]:
+def drydock(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, store_address: str
+) -> Iterator[InProcess]:
     """The command line in this process, on the store of this test. `cli` is the same in a process of its own."""
-    with in_process(capsys, monkeypatch, path) as drydock:
+    with in_process(capsys, monkeypatch, store_address) as drydock:
         yield drydock
 
 

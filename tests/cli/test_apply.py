@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from in_process import InProcess
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def changes(drydock: InProcess, *words: str) -> list[tuple[str, str, str | None, str, int]]:

@@ -13,6 +13,8 @@ from drydock import errors
 from drydock.cli import EXIT_CODES
 from drydock.cli import drydock as whole
 
+pytestmark = pytest.mark.usefixtures("path")
+
 COMMANDS = dict(whole.commands)
 CONTRACT = {
     "apply", "lease", "run", "release", "release-resource", "reclaim", "doctor", "leases", "resources", "blueprints", "bindings",

@@ -8,6 +8,8 @@ import pytest
 from conftest import Cli, Ran
 from in_process import InProcess
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 def complete(cli: Cli, line: str, **environment: str) -> Ran:
     """What bash is offered for the last word of `line`."""

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from in_process import InProcess
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def test_all_is_well(lab: InProcess) -> None:

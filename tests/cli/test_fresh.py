@@ -23,15 +23,16 @@ hear()
 @pytest.mark.parametrize("how", ["killed", "ttl", "until"])
 @pytest.mark.parametrize("verb", ["leases", "locks", "show", "resources", "bindings"])
 def test_what_is_over_is_not_shown_as_held(
-    verb: str, how: str, lab: InProcess, cli: Cli, path: Path, engine: Engine
+    verb: str, how: str, lab: InProcess, cli: Cli, store_address: str, engine: Engine
 ) -> None:
     if how == "killed":
-        with Child(HOLD, path) as holder:
+        with Child(HOLD, store_address) as holder:
             holder.expect("1")
             holder.kill()
     else:
         lab("lease", "-t", "host", "--ttl", "1h", "--until", "+1h")
-        engine.store.run(f"UPDATE lease SET {'deadline' if how == 'ttl' else 'until'} = 1 WHERE id = 1")
+        with engine.store.write():
+            engine.store.run(f"UPDATE lease SET {'deadline' if how == 'ttl' else 'until'} = 1 WHERE id = 1")
     found = lab(verb, *(["1"] if verb == "show" else []), "--json").objects
     if verb == "leases":
         assert found == []
@@ -54,7 +55,8 @@ def test_a_list_that_has_nothing_to_record_writes_nothing(lab: InProcess, engine
 
 def test_a_store_that_cannot_be_written_is_listed_as_it_is(lab: InProcess, path: Path, engine: Engine) -> None:
     lab("lease", "-t", "host", "--until", "+1h")
-    engine.store.run("UPDATE lease SET until = 1 WHERE id = 1")
+    with engine.store.write():
+        engine.store.run("UPDATE lease SET until = 1 WHERE id = 1")
     app = App(str(path))
     app.store.run("PRAGMA query_only = ON")
     assert [lease.status for lease in app.fresh_store.leases.live()] == ["active"]
@@ -71,7 +73,8 @@ def test_a_thing_whose_lease_is_over_and_must_be_torn_down_is_left_to_others(
     assert lab("apply", str(pool)).returncode == 0
     [held] = lab("lease", "-t", "scratch-dir", "--until", "+1h", "--json").objects
     folder = Path(held["resource"]["attributes"]["path"])
-    engine.store.run("UPDATE lease SET until = 1")
+    with engine.store.write():
+        engine.store.run("UPDATE lease SET until = 1")
     assert [lease["status"] for lease in lab("leases", "--json").objects] == ["released"]
     assert folder.exists()
     lab("worker", "--once")
@@ -97,10 +100,11 @@ def test_a_resource_tells_what_is_wrong_with_it(lab: InProcess, engine: Engine) 
     """Its hook fails, it cools down, and its days are counted."""
     lab("lease", "-t", "host", "--count", "3")
     lab("release", "1", "2", "3")
-    engine.store.run("UPDATE resource SET status = 'released', failures = 3, not_before = 4102444800 WHERE id = 1")
-    engine.store.run("UPDATE blueprint SET cooldown = 4102444800")  # or its rest would be too long to be true
-    engine.store.run("UPDATE resource SET rests_until = 4102444800 WHERE id = 2")
-    engine.store.run("UPDATE resource SET until = 4102444800 WHERE id = 3")
+    with engine.store.write():
+        engine.store.run("UPDATE resource SET status = 'released', failures = 3, not_before = 4102444800 WHERE id = 1")
+        engine.store.run("UPDATE blueprint SET cooldown = 4102444800")  # or its rest would be too long to be true
+        engine.store.run("UPDATE resource SET rests_until = 4102444800 WHERE id = 2")
+        engine.store.run("UPDATE resource SET until = 4102444800 WHERE id = 3")
     header, *rows = (line.split("\t") for line in lab("resources").stdout.splitlines())
     notes = [row[header.index("NOTE")] for row in rows]
     assert notes[0].startswith("its hook failed 3 times, next try in ")

@@ -9,6 +9,8 @@ from in_process import InProcess
 from .conftest import MARKUP
 from .terminal import on_a_terminal
 
+pytestmark = pytest.mark.usefixtures("path")
+
 #: a list, what it has in each object, and the fields of its first row
 LISTS = {
     "leases": {"id", "status", "type", "blueprint", "owner", "priority", "attributes", "fence", "until", "ttl", "created_at", "resource"},

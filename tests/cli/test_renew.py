@@ -100,7 +100,8 @@ def test_a_request_that_waits_is_not_held(lab: InProcess, cli: Cli) -> None:
 @pytest.mark.parametrize("verb", ["renew", "verify"])
 def test_past_its_time_it_is_lost_though_nobody_has_ended_it(verb: str, lab: InProcess, engine: Engine) -> None:
     lab("lease", "-t", "host", "--until", "+1h")
-    engine.store.run("UPDATE lease SET until = 1000000 WHERE id = 1")
+    with engine.store.write():
+        engine.store.run("UPDATE lease SET until = 1000000 WHERE id = 1")
     done = lab(verb, "1")
     assert (done.returncode, done.stderr) == (4, "drydock: lease 1 is lost: its time is over\n")
     assert engine.store.rows("SELECT status FROM lease") == [("active",)]
@@ -119,7 +120,8 @@ def test_a_lease_whose_process_died_is_lost_though_nobody_has_ended_it(verb: str
 def test_a_heartbeat_waits_for_no_hook_of_others(lab: InProcess, engine: Engine) -> None:
     """It does nothing but what it is asked for: what others left is left where it is."""
     lab("lease", "-t", "host", "--count", "2", "--ttl", "1h")
-    engine.store.run("UPDATE lease SET deadline = 0 WHERE id = 1")
+    with engine.store.write():
+        engine.store.run("UPDATE lease SET deadline = 0 WHERE id = 1")
     assert lab("renew", "2").returncode == 0
     assert engine.store.rows("SELECT status FROM lease WHERE id = 1") == [("active",)]
 

@@ -14,6 +14,8 @@ from in_process import InProcess
 from drydock.cli.run_one import environment
 from drydock.model import Lease, LeaseStatus, Resource, ResourceStatus
 
+pytestmark = pytest.mark.usefixtures("path")
+
 #: prints its DRYDOCK_ variables as one JSON object
 VARIABLES = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k.startswith('DRYDOCK_')}))"
 

@@ -1,10 +1,13 @@
 """drydock show"""
 
+import pytest
 from conftest import Cli
 from in_process import InProcess
 
 from .conftest import MARKUP
 from .terminal import on_a_terminal
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def test_a_lease_by_number_and_by_name(lab: InProcess) -> None:

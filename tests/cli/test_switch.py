@@ -1,7 +1,10 @@
 """drydock disable, enable"""
 
+import pytest
 from conftest import Cli
 from in_process import InProcess
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 def test_a_binding(lab: InProcess) -> None:

@@ -14,7 +14,7 @@ from conftest import LAB, Cli
 import drydock
 from drydock.engine import Engine
 from drydock.forgetting import ROWS_A_STEP
-from drydock.store.sqlite import SqliteStore
+from drydock.store import open_store
 from drydock.testing.children import Child
 
 HOLD = """
@@ -81,11 +81,11 @@ def start(cli: Cli) -> Iterator[Callable[..., Working]]:
 
 
 @pytest.fixture
-def operator(path: Path) -> Iterator[Engine]:
+def operator(store_address: str) -> Iterator[Engine]:
     """Somebody else, on the real clock, who does nothing of it himself."""
-    with drydock.connect(str(path)) as dock:
+    with drydock.connect(store_address) as dock:
         dock.apply(LAB)
-    store = SqliteStore.open(str(path))
+    store = open_store(store_address)
     yield Engine(store)
     store.close()
 
@@ -104,10 +104,10 @@ def test_it_ends_what_is_over_and_says_so(operator: Engine, cli: Cli, start: Cal
 
 
 def test_it_ends_what_belonged_to_a_process_that_died(
-    operator: Engine, path: Path, start: Callable[..., Working]
+    operator: Engine, store_address: str, start: Callable[..., Working]
 ) -> None:
     worker = start()
-    with Child(HOLD, path) as holder:
+    with Child(HOLD, store_address) as holder:
         holder.expect("1")
         holder.kill()
     assert "its process died" in worker.until("lease.released")
