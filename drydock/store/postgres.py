@@ -77,6 +77,8 @@ IDLE_SECONDS = 5.0
 LOOK_EVERY_SECONDS = 0.1
 
 MOST_KNOWN = 10_000
+#: nobody writes so many while a server is tried again
+EVENTS_LOOKED_AT = 1_000_000
 
 #: a statement that the server itself would have ended by now is not answered any more
 STATEMENT_SECONDS = 30.0
@@ -510,7 +512,7 @@ class PostgresStore(Store):
         return bool(
             self._ask(
                 f"SELECT 1 FROM {SCHEMA}.event WHERE id > (SELECT max(id) FROM {SCHEMA}.event) - $2 AND at = $1 LIMIT 1",
-                [moment, MOST_KNOWN],
+                [moment, EVENTS_LOOKED_AT],
             )
         )
 
@@ -802,9 +804,13 @@ class PostgresStore(Store):
             return
         if self._process is not None and self._machine is not None:
             self._machine.unwatch(self._process)
-            with suppress(DrydockError):
+            # A lease ends with its process, not with the connection that took it: the heart goes on.
+            try:
                 if self.leases.any_bound_to(self._process):
-                    return  # a lease ends with its process, not with the connection that took it: the heart goes on
+                    return
+            except DrydockError:  # nobody knows
+                if self._told:
+                    return
         self._closed = True
         if self._heart is not None:
             self._heart.stop()
