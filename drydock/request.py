@@ -157,16 +157,21 @@ class Request:
                 crowded = self.store.crowded
                 process = None if self.keep else self.store.process
                 add = self.store.leases.add
-                self.ids = [
-                    add(self.demand, self.terms, self.owner, process, crowded=crowded) for _ in range(self.count)
-                ]
+                added = [add(self.demand, self.terms, self.owner, process, crowded=crowded) for _ in range(self.count)]
+                self.ids = [one.id for one in added]
                 self.pending, self.preparing, self.lost, self.told = list(self.ids), [], [], set()
                 if self.count > 1:
                     self.store.leases.join(self.ids)
                 if self.store.offered != self.possible.config:
                     self.possible = self.queue.possible(self.demand)
                 self._refuse_too_many()
-                self._look(crowded=crowded, settled=True)
+                if self.count == 1 and added[0].behind and self._is_all_pooled() and not self.lab:
+                    self._decision = Decision(
+                        Act.WAIT
+                    )  # what could be had would be that one's, and it has been looked for
+                    self._seen = self.store.version()
+                else:
+                    self._look(crowded=crowded, settled=True)
                 if not lasting and (self._decision is None or self._decision.act not in (Act.WAIT, Act.PLANS)):
                     raise _NotInVainError
                 if self.pending or self.preparing:
@@ -236,7 +241,7 @@ class Request:
         """Decide for every lease that is still pending, now that it is its turn."""
         self._refresh()
         self._kept_seconds = ahead.seconds
-        if hopeless and self.proposals is None and all(c.blueprint.pooled for c in self.possible.all):
+        if hopeless and self.proposals is None and self._is_all_pooled():
             self._decision = Decision(Act.WAIT)
             return self._decision
         if self.count > 1:  # some may have been granted since, by whoever finished what was built for them
@@ -261,6 +266,9 @@ class Request:
                 "slot-lock.lost", lease=lost.lease, blueprint=lost.blueprint, key=lost.key, holder=lost.holder
             )
         return decision
+
+    def _is_all_pooled(self) -> bool:
+        return all(c.blueprint.pooled for c in self.possible.all)
 
     def _plan(self) -> Proposals:
         """Ask the builders. One that fails is left alone for a while if there is somebody else to ask."""

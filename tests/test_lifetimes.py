@@ -17,7 +17,7 @@ def test_nothing_is_handed_over_that_is_about_to_go(
         holder, other = connect(), connect()
         [lease] = holder.lease(Demand("host"), owner="t", wait_seconds=0)
         with other.store.write():
-            waits = other.store.leases.add(Demand("host"), Terms(), "t", other.store.process)
+            waits = other.store.leases.add(Demand("host"), Terms(), "t", other.store.process).id
         clock.forward(100.0)
         if holder_dies:
             dies(holder.store)

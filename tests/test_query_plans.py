@@ -158,7 +158,7 @@ def wait(engine: Engine, wanted: dict[str, str] = NOTHING, count: int = 1) -> li
     """Requests in the queue, of a process that lives."""
     store = engine.store
     with store.write():
-        ids = [store.leases.add(Demand("host", (), wanted), Terms(), "t", store.process) for _ in range(count)]
+        ids = [store.leases.add(Demand("host", (), wanted), Terms(), "t", store.process).id for _ in range(count)]
         if count > 1:
             store.leases.join(ids)
     return ids

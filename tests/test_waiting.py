@@ -23,7 +23,7 @@ def hold(engine: Engine, owner: str = "t", count: int = 1, until: float | None =
 def ask(engine: Engine, count: int = 1, priority: int = 0, demand: Demand = HOST) -> list[int]:
     """A request of somebody who is away: it is in the queue, and nobody serves it."""
     with engine.store.write():
-        ids = [engine.store.leases.add(demand, Terms(priority), "w", None) for _ in range(count)]
+        ids = [engine.store.leases.add(demand, Terms(priority), "w", None).id for _ in range(count)]
         if count > 1:
             engine.store.leases.join(ids)
     return ids

@@ -43,7 +43,17 @@ _ADD_TO_OTHERS = _ADD.replace(
     ":now - :head_start",
     f"COALESCE((SELECT {_LAST_ASKED_AT} FROM lease WHERE id = (SELECT max(id) FROM lease) AND {_LAST_ASKED_AT} > :now), :now)"
     " - :head_start",
+) + (
+    ", EXISTS (SELECT 1 FROM lease o WHERE o.status = 'pending' AND o.type = :type AND o.turn <= lease.turn AND o.id < lease.id"
+    " AND o.blueprints = :blueprints AND o.attributes = :attributes AND o.request IS NULL AND o.owed IS NULL)"
 )
+
+
+class Added(NamedTuple):
+    """A lease that has just been asked for."""
+
+    id: int
+    behind: bool  #: one that asks for just the same waits before it, alone, with nothing left to look at
 
 
 class Ending(NamedTuple):
@@ -92,8 +102,8 @@ class Leases:
     def __init__(self, store: "Store") -> None:
         self._store = store
 
-    def add(self, demand: Demand, terms: Terms, owner: str, process: str | None, *, crowded: bool = True) -> int:
-        """Insert a pending lease; return its id. With `process` it ends when that process dies. Not `crowded`: nobody
+    def add(self, demand: Demand, terms: Terms, owner: str, process: str | None, *, crowded: bool = True) -> Added:
+        """Insert a pending lease. With `process` it ends when that process dies. Not `crowded`: nobody
         else waits."""
         self._store.crowded = True
         row = self._store.row(
@@ -110,7 +120,7 @@ class Leases:
             now=self._store.clock(),
         )
         assert row is not None
-        return int(row[0])
+        return Added(row[0], crowded and bool(row[1]))
 
     def join(self, ids: Sequence[int]) -> None:
         """Note that these leases are granted together or not at all."""

@@ -53,7 +53,7 @@ while order := hear():
     elif order == "ask":
         from drydock.model import Demand, Terms
         with store.write():
-            say(store.leases.add(Demand("host"), Terms(), "child", store.process))
+            say(store.leases.add(Demand("host"), Terms(), "child", store.process).id)
     elif order == "watch":
         say(store.may_watch())
     elif order == "unwatch":
@@ -195,7 +195,7 @@ def held(store: Store) -> dict[str, str]:
 def ask(store: Store, *, owner: str = "tester", **attributes: object) -> int:
     """A request of this connection's process."""
     with store.write():
-        return store.leases.add(Demand("host", (), attributes), Terms(), owner, store.process)
+        return store.leases.add(Demand("host", (), attributes), Terms(), owner, store.process).id
 
 
 class Obedient(Child):
