@@ -122,6 +122,11 @@ class Waiter(Started):
 
 
 @pytest.fixture
+def postgres_store(new_postgres_store: Callable[[], str]) -> str:
+    return new_postgres_store()
+
+
+@pytest.fixture
 def observer(postgres_store: str) -> Engine:
     """Somebody who looks on, with one host for all."""
     engine = Engine(open_store(postgres_store))

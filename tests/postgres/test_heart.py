@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import LAB
@@ -19,6 +19,11 @@ from drydock.store.postgres import LIFE_SECONDS, PostgresStore
 from drydock.uptime import uptime
 
 LONG = 3600.0
+
+
+@pytest.fixture
+def postgres_store(new_postgres_store: Callable[[], str]) -> str:
+    return new_postgres_store()
 
 
 @pytest.fixture

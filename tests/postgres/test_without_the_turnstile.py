@@ -68,16 +68,13 @@ hear()
 """
 
 
-def test_without_the_turnstile_nothing_is_granted_twice_and_no_lock_is_left(
-    postgres_url: str, tmp_path: Path
-) -> None:
+def test_without_the_turnstile_nothing_is_granted_twice_and_no_lock_is_left(postgres_url: str, tmp_path: Path) -> None:
     """Whoever is too late is told, and deadlocks are tried again; that is what the line of the writers spares us."""
     with drydock.connect(postgres_url) as dock, contextlib.ExitStack() as stack:
         dock.apply({"blueprint": {"lab": {"kind": "host-pool", "hosts": HOSTS}}})
         files = [tmp_path / f"{number}.jsonl" for number in range(WORKERS)]
         children = [
-            stack.enter_context(Child(WORKER, postgres_url, number, file, GRANTS))
-            for number, file in enumerate(files)
+            stack.enter_context(Child(WORKER, postgres_url, number, file, GRANTS)) for number, file in enumerate(files)
         ]
         for child in children:
             child.expect("ready")
