@@ -394,7 +394,7 @@ class StoreContract:
         id = ask(store)
         with store.write():
             store.move("lease", id, LeaseStatus.PENDING, LeaseStatus.DESTROYED)
-            for gone in (id, 999):
+            for gone in (999, id):
                 with pytest.raises(StatusChanged) as changed, store.attempt():
                     give_up_for_certain(store, gone)
                 assert f"lease {gone}" in str(changed.value)

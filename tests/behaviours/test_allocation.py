@@ -237,6 +237,7 @@ def test_the_last_of_two_thousand_slots_is_found_at_the_first_try(stage: Stage) 
     assert stage.events("slot-lock.lost") == []
 
 
+@pytest.mark.usefixtures("path")
 def test_the_last_place_under_a_limit_of_two_thousand_is_found(stage: Stage) -> None:
     """S10, for the limit of a blueprint."""
     stage.offer(lab={"kind": "host-pool", "hosts": [f"h{n}" for n in range(2001)], "limit": 2000})
