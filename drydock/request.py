@@ -346,14 +346,18 @@ class Request:
             return
         if self.progress:
             self.progress(explain(self.store, self.possible, self.demand, self.ids))
-        look_at = time.monotonic() + LOOK_EVERY_SECONDS
+        seldom = LOOK_EVERY_SECONDS * (5 if self.store.wakes_surely else 1)
+        look_at = time.monotonic() + seldom
         kept_until = None if self._kept_seconds is None else time.monotonic() + self._kept_seconds
         while True:
             again_after = LOOK_EVERY_SECONDS if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001
             if kept_until is not None:
                 again_after = min(again_after, max(0.0, kept_until - time.monotonic()))
             woken = self.store.wait_for_news(min(self._time_left(), again_after, self.tender.pause()))
-            self._look_at_pending()
+            if woken or not self.store.wakes_surely or time.monotonic() >= look_at:
+                self._look_at_pending()
+            # Where nobody can be woken, news is that anybody has changed anything: all would look, at each of them.
+            woken = woken and not (self.store.guesses and self._is_served_by_others())
             if woken or not self.pending or (kept_until is not None and time.monotonic() >= kept_until):
                 return
             if self.tender.watch() or (again_at is not None and self.store.clock() >= again_at) or self._is_over():
@@ -361,15 +365,20 @@ class Request:
             if time.monotonic() >= look_at:
                 if self.store.version() != self._seen:
                     return
-                look_at = time.monotonic() + LOOK_EVERY_SECONDS
+                look_at = time.monotonic() + seldom
+
+    def _is_served_by_others(self) -> bool:
+        """Whether whoever frees something can do all that is needed for it: there is no hook to run, and nobody to ask."""
+        return all(c.blueprint.pooled and not c.blueprint.hooks for c in self.possible.all)
 
     def _is_over(self) -> bool:
         """Raise if time is up; but what seems to be in use may be held by the dead, so nobody gives up before he has
         looked for them. True if there were some."""
         if not self._tended and self.deadline is not None and time.monotonic() >= self.deadline:
             self._tended = True
-            if self.tender.tend():
-                self._look_at_pending()
+            found = self.tender.tend()
+            self._look_at_pending()
+            if found or not self.pending:
                 return True
         self._check_time()
         return False

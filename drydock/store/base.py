@@ -49,8 +49,8 @@ class News(NamedTuple):
 class Store(ABC):
     """One open connection to one store, for one thread of one process."""
 
-    #: who waits and is not woken looks so often all the same
-    net_seconds = 2.0
+    #: whether a commit wakes whom it must, even if its process dies just then
+    wakes_surely = False
 
     def __init__(self, clock: Callable[[], float] = time, uptime: Callable[[], float] = uptime) -> None:
         #: the wall clock
@@ -84,6 +84,8 @@ class Store(ABC):
     offered: int = 0
     #: whether somebody waits in the transaction that is open; it may say so of one who waits no more
     crowded: bool = False
+    #: whether `wait_for_news` tells only that something has changed, since nobody can be woken
+    guesses: bool = False
     #: whether what was not lasting may be undone while this process lives on, and its numbers be given to others
     may_forget: bool = False
     #: whether the last transaction was kept; after an interruption nothing else tells

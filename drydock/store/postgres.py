@@ -46,6 +46,7 @@ try:
     from psycopg import pq
     from psycopg.abc import PQGen
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.errors import _WaitTimeout
     from psycopg.types.numeric import FloatDumper, Int8Dumper
     from psycopg.types.string import StrDumper
 
@@ -93,20 +94,11 @@ class Connection(psycopg.Connection[Row]):
     patience_seconds: Callable[[], float] = staticmethod(lambda: STATEMENT_SECONDS)
 
     def wait(self, gen: "PQGen[Answer]", interval: float = 0.1, timeout: float | None = None) -> "Answer":
-        return super().wait(self._bounded(gen), interval)
-
-    def _bounded(self, answering: "PQGen[Answer]") -> "PQGen[Answer]":
-        until = time.monotonic() + self.patience_seconds() + ANSWER_SECONDS
-        ready: Any = None
-        while True:
-            try:
-                wanted = answering.send(ready)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            ready = yield wanted
-            if not ready and time.monotonic() > until:
-                self.close()
-                raise psycopg.OperationalError("no answer")
+        try:
+            return super().wait(gen, interval, self.patience_seconds() + ANSWER_SECONDS if timeout is None else timeout)
+        except _WaitTimeout as silence:
+            self.close()
+            raise psycopg.OperationalError("no answer") from silence
 
 
 _NAME = re.compile(r"[0-9a-f.]{3,60}")
@@ -155,7 +147,7 @@ class _Began(NamedTuple):
 class PostgresStore(Store):
     """See `open`."""
 
-    net_seconds = 10.0
+    wakes_surely = True
     may_forget = True
 
     def __init__(self, url: str) -> None:
@@ -275,7 +267,7 @@ class PostgresStore(Store):
         self._ahead = now - asked_at
         self._started = started
         # What a pooler says of the backend is its own invention. Behind it nothing may be left on a session.
-        self._pooled = backend != connection.info.backend_pid
+        self._pooled = self.guesses = backend != connection.info.backend_pid
         if self._pooled:
             connection.prepare_threshold = None
         else:

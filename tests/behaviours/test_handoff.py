@@ -308,6 +308,7 @@ def test_who_is_told_of_room_between_his_look_and_his_sleep_looks_again(stage: S
 
 def test_who_was_granted_and_never_woken_finds_it_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The net below the wake-ups: whoever should have woken him was killed."""
+    monkeypatch.setattr(request, "LOOK_EVERY_SECONDS", 0.05)
     monkeypatch.setattr(tending, "ROUND_SECONDS", 0.05)
     monkeypatch.setattr(tending, "WATCH_SECONDS", 0.05)
     stage.offer(lab=ONE_HOST)
