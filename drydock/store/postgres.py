@@ -29,6 +29,7 @@ from ..errors import (
     Refused,
     StatusChanged,
     StoreAway,
+    StoreBusy,
     StoreDamaged,
     StoreError,
     printable,
@@ -72,8 +73,10 @@ FIRST_PATIENCE_SECONDS = 5.0
 RETRY_SECONDS = 0.1
 #: a writer waits for its turn for so long
 TURN_SECONDS = 10.0
-#: who was stopped inside a transaction is put out of it
+#: who was stopped inside a transaction is put out of it, by the server or by who has waited for so long
 IDLE_SECONDS = 5.0
+#: what a session calls itself that may take longer
+LONG = "drydock, for long"
 #: behind a pooler nobody can be woken: who waits looks so often
 LOOK_EVERY_SECONDS = 0.1
 
@@ -124,13 +127,20 @@ _CONNECTING = {
 }
 _SETTINGS = {
     "search_path": SCHEMA,
-    "lock_timeout": f"{TURN_SECONDS:.0f}s",
+    "lock_timeout": f"{IDLE_SECONDS:.0f}s",
     "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
     "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:.0f}s",
     # The queue is short when statistics are taken, and long when it matters: plans must not rest on its length.
     "enable_seqscan": "off",
     "jit": "off",
 }
+
+
+#: the server finds out that a wire is dead, and ends what was open there
+_KEEP_ALIVE = (
+    b"SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),"
+    b" set_config('tcp_keepalives_count', '3', false)"
+)
 
 
 class _Began(NamedTuple):
@@ -273,6 +283,7 @@ class PostgresStore(Store):
         else:
             connection.prepare_threshold, connection.prepared_max = 2, 300
             connection.execute(_set(local=False), list(_SETTINGS.values()))
+            connection.execute(_KEEP_ALIVE)
             connection.add_notify_handler(lambda _: self._tell_news())
 
     def _own(self) -> Connection:
@@ -403,8 +414,7 @@ class PostgresStore(Store):
         self.committed = False
         if self._process is None and self._machine is not None:
             self._process = self._machine.announce()
-        began = self.insist(lambda: self._open(b"BEGIN", lasting=lasting))
-        assert began is not None
+        began = self._open_in_turn(lasting=lasting)
         self.offered, self.crowded = began.config, began.crowded
         self._moment, self._change, self._xid = began.now, began.change, began.xid
         try:
@@ -415,6 +425,34 @@ class PostgresStore(Store):
         except BaseException:
             self._undo()
             raise
+
+    def _open_in_turn(self, *, lasting: bool) -> _Began:
+        deadline = time.monotonic() + TURN_SECONDS
+        while True:
+            try:
+                began = self.insist(lambda: self._open(b"BEGIN", lasting=lasting))
+            except StoreBusy:
+                if not self._put_out() and time.monotonic() >= deadline:
+                    raise
+            else:
+                assert began is not None
+                return began
+
+    def _put_out(self) -> bool:
+        """End the session of who has the turn, if the server has waited for him for too long: he was stopped, or his
+        wire is dead. The server would not: in the middle of a pipeline none of its timeouts runs."""
+        with suppress(DrydockError):  # the sessions of another user are not ours to end
+            return bool(
+                self._ask(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                    " WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND ((classid::bigint << 32) | objid::bigint) = $1"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                    " AND wait_event = 'ClientRead' AND query_start < clock_timestamp() - make_interval(secs => $2)"
+                    " AND application_name <> $3",
+                    [self._turn, IDLE_SECONDS, LONG],
+                )
+            )
+        return False
 
     def _begin_reading(self) -> None:
         self.insist(lambda: self._open(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", lasting=True))
@@ -575,6 +613,7 @@ class PostgresStore(Store):
 
     def take_time(self) -> None:
         self._own().patience_seconds = lambda: LONG_SECONDS
+        self.run(f"SET LOCAL application_name = '{LONG}'")
         self.run("SET LOCAL statement_timeout = 0")
         self.run("SET LOCAL idle_in_transaction_session_timeout = 0")
 

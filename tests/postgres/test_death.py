@@ -18,9 +18,11 @@ from wire import Wire
 
 import drydock
 from drydock.engine import Engine
+from drydock.errors import StoreBusy
 from drydock.model import Demand, Lease, LeaseStatus
-from drydock.store import open_store
+from drydock.store import open_store, postgres
 from drydock.store.postgres import PostgresStore
+from drydock.testing.children import Child
 from drydock.testing.postgres import PostgresServer
 
 FOREVER, SHORT = 3600.0, 3.0
@@ -273,6 +275,53 @@ def test_a_run_that_was_stopped_too_long_says_so_also_if_nobody_wanted_what_it_h
         os.kill(stopped.pid, signal.SIGCONT)
         assert stopped.end()[0] == 124
     assert not observer.store.leases.live()
+
+
+WRITE = """
+import signal
+from drydock.errors import StoreAway
+from drydock.store import open_store
+
+store = open_store(sys.argv[1])
+try:
+    with store.write():
+        store.rows("SELECT 1")
+        store.run("UPDATE blueprint SET enabled = 0")
+        say("inside")
+        os.kill(os.getpid(), signal.SIGSTOP)
+except StoreAway as away:
+    say(away)
+"""
+
+
+def test_who_is_stopped_inside_a_transaction_is_put_out_of_it_and_changes_nothing(
+    observer: Engine, postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one process that stands still, or one dead wire, would keep everybody from writing."""
+    monkeypatch.setattr(postgres, "IDLE_SECONDS", 0.3)
+    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "300ms")
+    with Child(WRITE, postgres_store) as stopped:
+        stopped.expect("inside")
+        other = open_store(postgres_store)
+        with other.write():
+            other.events.add("test.inside")
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert stopped.hear().endswith("nothing was changed")
+    assert observer.store.rows("SELECT enabled FROM blueprint") == [(1,)]
+
+
+def test_who_is_slow_inside_a_transaction_is_left_alone(
+    observer: Engine, postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "100ms")
+    monkeypatch.setattr(postgres, "TURN_SECONDS", 0.3)
+    other = open_store(postgres_store)
+    with observer.store.write():
+        observer.store.rows("SELECT 1")
+        with pytest.raises(StoreBusy), other.write():
+            pass
+        observer.store.events.add("test.inside")
+    assert observer.store.committed
 
 
 # ---- the server is stopped without warning, and starts again
