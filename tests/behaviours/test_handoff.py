@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import Clock
 
-from drydock import serving, tending
+from drydock import request, serving, tending
 from drydock.endings import release_lease
 from drydock.engine import Engine
 from drydock.errors import DrydockError, NothingFree
