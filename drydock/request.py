@@ -21,6 +21,7 @@ from .errors import (
     NothingFree,
     StatusChanged,
     StoreAway,
+    StoreFull,
     StoreError,
     quoted,
 )
@@ -211,7 +212,7 @@ class Request:
                 self._prepare(self.preparing[0])
             else:
                 self._advance()
-        except StoreAway:  # what was granted in the transaction that is lost was not granted: look at all of it again
+        except (StoreAway, StoreFull):  # what was granted in the transaction that is lost was not granted: look at all of it again
             self.pending, self.preparing, self.held, self._decision = list(self.ids), [], [], None
             raise
 
