@@ -336,7 +336,10 @@ def test_a_crash_of_the_server_takes_nobodys_lease_and_the_command_goes_on(
         assert run.process.stdout is not None
         assert run.process.stdout.readline() == "ready\n"
         [before] = live(own_url)
-        own_server.restart("immediate")
+        own_server.stop("immediate")
+        assert run.process.stderr is not None
+        assert "the command goes on" in run.process.stderr.readline()
+        own_server.start()
         [after] = live(own_url)
         assert (after.id, after.status, after.fence) == (before.id, before.status, before.fence)
         assert run.end()[0] == 0
