@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from random import uniform
 from time import sleep, time
 from typing import Any, NamedTuple, TypeVar
 
@@ -321,6 +320,8 @@ class Store(ABC):
             try:
                 return work()
             except StoreAway:
+                from random import uniform  # costs a command a tenth of its start, and few need it
+
                 sleep(pause * uniform(0.5, 1.5))  # noqa: S311 - so that not all come back at once
             except StoreFull:  # an ending finds room now: the store sees it coming, and has kept some
                 break

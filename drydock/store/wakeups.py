@@ -8,7 +8,10 @@ A datagram says nothing but "look": one that is lost, late, early or sent by a s
 import contextlib
 import os
 import select
-import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 LONGEST_PATH_BYTES = 100
 _FOLDER_BY_DESCRIPTOR = "/proc/self/fd"
@@ -36,7 +39,7 @@ class Wakeups:
         with contextlib.suppress(OSError):
             os.mkdir(self.folder, 0o700)
         with contextlib.suppress(OSError):
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            listener = _new_socket()
             try:
                 listener.bind(self._path(name))
             except OSError:
@@ -64,7 +67,7 @@ class Wakeups:
         """Wake whoever listens as `name`. If nobody does any more, what is left of his socket is removed."""
         try:
             if self._sender is None:
-                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+                self._sender = _new_socket()
             self._sender.sendto(b"!", self._path(name))
         except ConnectionRefusedError:
             self._remove(name)
@@ -96,7 +99,7 @@ class Wakeups:
         return f"{_FOLDER_BY_DESCRIPTOR}/{self._fd}/{name}"
 
 
-def _new_socket() -> socket.socket:
-    new = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    new.setblocking(False)
-    return new
+def _new_socket() -> "socket.socket":
+    import socket  # costs a command a tenth of its start, and one that is granted at once needs none
+
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
