@@ -21,8 +21,8 @@ from .errors import (
     NothingFree,
     StatusChanged,
     StoreAway,
-    StoreFull,
     StoreError,
+    StoreFull,
     quoted,
 )
 from .model import Demand, Lease, LeaseStatus, Terms
@@ -212,7 +212,8 @@ class Request:
                 self._prepare(self.preparing[0])
             else:
                 self._advance()
-        except (StoreAway, StoreFull):  # what was granted in the transaction that is lost was not granted: look at all of it again
+        except (StoreAway, StoreFull):
+            # What was granted in the transaction that is lost was not granted: look at all of it again.
             self.pending, self.preparing, self.held, self._decision = list(self.ids), [], [], None
             raise
 
