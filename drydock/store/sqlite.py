@@ -159,16 +159,15 @@ class SqliteStore(Store):
         if self._pid != os.getpid():
             raise StoreError("this connection was opened before a fork; the child must open its own")
         self.committed = False
+        # Whatever can be done before the turn comes, or after it, keeps nobody waiting.
+        is_scarce = self._reserve.is_needed()
+        if is_scarce and asks:  # it might find room that an ending will need
+            raise StoreFull(quoted(self.path))
+        self._set_hasty(not lasting and self._is_full)
         self._turnstile.enter(self.patience_seconds)
         try:
-            self._check_file()
-            if self._reserve.is_needed():
-                if asks:  # it might find room that an ending will need
-                    raise StoreFull(quoted(self.path))
+            if is_scarce:
                 self._lend()
-            if not lasting and self._is_full:
-                self._hasty = True
-                self._execute("PRAGMA synchronous = NORMAL")
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
             [version] = self._execute("PRAGMA user_version").fetchone()
@@ -183,6 +182,8 @@ class SqliteStore(Store):
             self.offered, self.crowded = state[0], bool(state[1])
         except BaseException as error:
             self._roll_back()
+            if isinstance(error, (StoreDamaged, *FAILURES)):
+                self._check_file()  # if it is another one now, that is why
             if isinstance(error, FAILURES):
                 raise self._translated(error) from error
             raise
@@ -200,6 +201,7 @@ class SqliteStore(Store):
             self._roll_back()
             raise
         self._leave()
+        self._check_file()
 
     def _wake(self, process: str) -> None:
         if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
@@ -228,16 +230,19 @@ class SqliteStore(Store):
 
     def _leave(self) -> None:
         assert self._turnstile is not None
-        if self._hasty:
-            self._hasty = False
-            self._execute("PRAGMA synchronous = FULL")
         if self._lent:
             self._lent = False
             self._reserve.take()
         self._turnstile.leave()
 
+    def _set_hasty(self, hasty: bool) -> None:
+        """Whether the next transaction need not wait for the disk."""
+        if hasty != self._hasty:
+            self._execute(f"PRAGMA synchronous = {'NORMAL' if hasty else 'FULL'}")
+            self._hasty = hasty
+
     def _check_file(self) -> None:
-        # SQLite would go on writing into a file that has lost its name, and report success.
+        # SQLite goes on writing into a file that has lost its name, and reports success.
         if _identity(self.path) != self._file:
             raise StoreDamaged(
                 f"the store {quoted(self.path)} was deleted or replaced while in use; run the command again"
