@@ -167,10 +167,8 @@ class Request:
                     self.possible = self.queue.possible(self.demand)
                 self._refuse_too_many()
                 if self.count == 1 and added[0].behind and self._is_all_pooled() and not self.lab:
-                    self._decision = Decision(
-                        Act.WAIT
-                    )  # what could be had would be that one's, and it has been looked for
-                    self._seen = self.store.version()
+                    # What could be had would be that one's, and nothing became free since it was served.
+                    self._decision, self._seen = Decision(Act.WAIT), self.store.version()
                 else:
                     self._look(crowded=crowded, settled=True)
                 if not lasting and (self._decision is None or self._decision.act not in (Act.WAIT, Act.PLANS)):
