@@ -59,7 +59,14 @@ def test_what_is_idle_on_a_disabled_binding_is_drained_by_whoever_throws_the_swi
     assert stage.locks() == {}
 
 
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits looks often."""
+    monkeypatch.setattr("drydock.request.LOOK_EVERY_SECONDS", 0.05)
+
+
 @pytest.mark.parametrize("switch", ["bindings", "devices", "blueprint"])
+@pytest.mark.usefixtures("often")
 def test_when_all_is_switched_off_requests_wait_and_are_served_when_it_is_on_again(stage: Stage, switch: str) -> None:
     """S52, S53, S54: maintenance is no reason to break a request, old or new."""
 
@@ -131,6 +138,7 @@ def test_what_a_pruned_blueprint_holds_is_kept_and_nothing_new_comes_of_it(stage
     assert stage.lease_status(held[1].id) is LeaseStatus.ACTIVE
 
 
+@pytest.mark.usefixtures("often")
 def test_a_request_outlasts_that_nothing_of_its_kind_is_there(stage: Stage) -> None:
     """S52, S54: what it asked for is taken out of the pool file, and comes back."""
 

@@ -194,9 +194,9 @@ def test_whatever_is_wrong_with_the_queue_a_release_goes_through(stage: Stage, m
     """And it is told: in the history, and by the doctor."""
     stage.offer(lab={"kind": "host-pool", "hosts": ["a"]})
     held = stage.lease("host")
+    monkeypatch.setattr("drydock.request.LOOK_EVERY_SECONDS", 0.02)
     waiting = stage.leasing("host")
     stage.pending()
-    monkeypatch.setattr("drydock.request.LOOK_EVERY_SECONDS", 0.02)
 
     def serve(news: object) -> None:
         stage.store.events.add("half.done")
