@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import Databases
 
 from drydock.config import parse_pool
 from drydock.engine import Engine
@@ -198,21 +199,17 @@ def postgres_url(postgres: Server) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def _empty_store(postgres: Server) -> Iterator[str]:
-    """A database with the tables of a store that nobody has used, to be copied."""
-    url = postgres.new_database()
-    open_store(url).close()
-    yield url
-    postgres.drop_database(url)
+def _databases(postgres: Server) -> Iterator[Databases]:
+    databases = Databases(postgres)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def new_postgres_store(
-    postgres: Server, _empty_store: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], str]]:
+def new_postgres_store(_databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
     """Gives the URL of one more database with an empty store."""
     opened: list[PostgresStore] = []
-    made: list[str] = []
+    taken: list[str] = []
     opens = PostgresStore.open
 
     def noted(url: str, *, read_only: bool = False) -> PostgresStore:
@@ -222,17 +219,16 @@ def new_postgres_store(
     monkeypatch.setattr(PostgresStore, "open", noted)
 
     def new() -> str:
-        made.append(postgres.new_database(_empty_store))
-        return made[-1]
+        taken.append(_databases.take())
+        return taken[-1]
 
     yield new
     for store in opened:
         store.close()
-    for store in [
-        store for store in opened if not store._closed
-    ]:  # their leases would keep them until this process ends
+    # The leases of the others would keep them until this process ends.
+    for store in [one for one in opened if not one._closed]:
         with store.write():
             store.run("DELETE FROM lease")
         store.close()
-    for url in made:
-        postgres.drop_database(url)
+    for url in taken:
+        _databases.give_back(url)

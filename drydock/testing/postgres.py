@@ -59,14 +59,13 @@ class Server(ABC):
         self.stop(mode)
         self.start()
 
-    def new_database(self, like: str = "") -> str:
-        """The URL of a fresh database: an empty one, or a copy of the one whose URL is `like`."""
+    def new_database(self) -> str:
+        """The URL of a fresh, empty database."""
         name = f"drydock_test_{secrets.token_hex(6)}"
         with self._connect() as connection:
             # Copying files is the faster way here (14 ms, not 22) and the only one that PostgreSQL 14 knows.
             strategy = "STRATEGY FILE_COPY" if connection.info.server_version >= 15_00_00 else ""
-            template = urlsplit(like).path.removeprefix("/") or "template0"
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {strategy}')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 {strategy}')
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
