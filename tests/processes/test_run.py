@@ -174,7 +174,9 @@ else:
     with Run(cli, code) as run:
         run.expect("ready")
         run.process.send_signal(signal.SIGUSR1)
-        assert {run.hear(), run.hear()} == {"child", "SIGUSR1"}
+        heard = run.hear() + run.hear()  # both write to one pipe, perhaps in the middle of the other's line
+        assert "child" in heard
+        assert "SIGUSR1" in heard
         assert run.end() == (0, "")
 
 
