@@ -16,14 +16,15 @@ from .records import moment, reads, text
 if TYPE_CHECKING:
     from .base import Store
 
-#: `of` slots are searched from 0; the search stops at the first that is free, so it costs what is taken, not what there is
+#: Counts up from 0 as long as that slot is taken, so it costs what is taken, not what there is. The walk itself gives the
+#: order: a join would come in whichever the server likes.
 _FIRST_FREE = """
 WITH RECURSIVE slot (number) AS (
-    SELECT 0 UNION ALL SELECT number + 1 FROM slot WHERE number + 1 < :of
+    SELECT 0 UNION ALL
+    SELECT number + 1 FROM slot
+    WHERE number < :of AND (SELECT 1 FROM slot_lock WHERE key = :key || '.slot(' || number || ')') = 1
 )
-SELECT number FROM slot
-WHERE NOT EXISTS (SELECT 1 FROM slot_lock WHERE key = :key || '.slot(' || number || ')')
-LIMIT 1
+SELECT max(number) FROM slot
 """
 
 
@@ -124,8 +125,8 @@ class SlotLocks:
     def _first_free(self, lock: SlotLock) -> int | None:
         if lock.of == 1:
             return None if self.holder_of(lock.slot(0).key) else 0
-        row = self._store.row(_FIRST_FREE, key=lock.key, of=lock.of)
-        return row[0] if row else None
+        [(number,)] = self._store.rows(_FIRST_FREE, key=lock.key, of=lock.of)
+        return int(number) if number < lock.of else None
 
 
 @reads("slot lock")
