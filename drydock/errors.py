@@ -29,16 +29,19 @@ came from outside are shown through `quoted`, which no terminal obeys.
 from collections.abc import Iterable, Mapping
 
 SHOWN_CHARACTERS = 200
+#: what went wrong in a blueprint may name two files
+REASON_CHARACTERS = 600
 
 
-def printable(value: object) -> str:
-    """`value` as text that fits a line and cannot steer a terminal: other characters are escaped, the rest is cut."""
+def printable(value: object, most: int = SHOWN_CHARACTERS) -> str:
+    """`value` as text that fits a line and cannot steer a terminal: other characters are escaped, what is over `most`
+    is cut."""
     try:
         text = value if isinstance(value, str) else str(value)
     except Exception:  # noqa: BLE001 - an author's object may fail at anything, and is shown all the same
         text = f"<unprintable {type(value).__name__}>"
-    text = escaped(text[: SHOWN_CHARACTERS + 1])
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+    text = escaped(text[: most + 1])
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def escaped(text: str) -> str:
@@ -156,7 +159,7 @@ class BlueprintError(DrydockError):
 
     def __init__(self, blueprint: str, step: str, reason: str) -> None:
         self.blueprint, self.step, self.reason = blueprint, step, reason
-        super().__init__(f"blueprint {quoted(blueprint)} failed in {step}: {printable(reason)}")
+        super().__init__(f"blueprint {quoted(blueprint)} failed in {step}: {printable(reason, REASON_CHARACTERS)}")
 
 
 class Refused(DrydockError):
