@@ -7,6 +7,7 @@ SQLite's file, or about words that no store has a part in, and runs with that al
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,10 @@ from drydock.store.postgres import PostgresStore
 from drydock.testing.postgres import SETTING, Server, server_for_tests
 
 LAB = {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}}
+
+# A job in the background ignores ^C, and so would all that it starts, which some tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: read before any test has its environment cleared
 GIVEN_POSTGRES = os.environ.get(SETTING, "")
