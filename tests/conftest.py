@@ -172,16 +172,26 @@ def cli(store_address: str) -> Cli:
     return Cli(store_address)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several processes that test together, the one that starts the others finds out whether they can."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        _started_postgres().close()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start PostgreSQL if a test needs it. Where it cannot be had no test runs, and one sentence says why."""
-    if session.config.option.collectonly or not any(map(_needs_postgres, session.items)):
-        return
-    try:
-        server = session.config.stash[POSTGRES] = server_for_tests(GIVEN_POSTGRES)
+    if any(map(_needs_postgres, session.items)) and not session.config.option.collectonly:
+        server = session.config.stash[POSTGRES] = _started_postgres()
         session.config.add_cleanup(server.close)
+
+
+def _started_postgres() -> Server:
+    try:
+        server = server_for_tests(GIVEN_POSTGRES)
         server.drop_database(server.new_database())
     except StoreError as error:
         raise pytest.UsageError(str(error)) from None
+    return server
 
 
 def _needs_postgres(item: pytest.Item) -> bool:
