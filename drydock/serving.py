@@ -83,9 +83,9 @@ class Queue:
     ) -> Room | None:
         """Walk the queue of one type and give to each request what it can have. Return the seat, if nobody took it.
 
-        `seat`: nothing but a seat on this resource became free; `room` is that resource, if it is known. `planned`: those whose blueprint must be asked have
-        asked it since what they need last changed. `mine`: stop after this request. `settled`: nothing has become free
-        since the others were served, so that they only keep what they keep.
+        `seat`: nothing but a seat on this resource became free; `room` is that resource, if it is known. `planned`:
+        those whose blueprint must be asked have asked it since what they need last changed. `mine`: stop after this
+        request. `settled`: nothing has become free since the others were served, so that they only keep what they keep.
         """
         ahead, config = Ahead(), self.store.offered
         cannot: set[str] = set()

@@ -291,7 +291,8 @@ class Steps:
         """Give back the leases of one request in one transaction: what is left of it must not be served meanwhile.
         `of`: only those that are bound to this process."""
         with self.store.write():
-            leases = [lease for lease in leases if of in (None, self.store.leases.process_of(lease))]
+            if of is not None:
+                leases = [lease for lease in leases if self.store.leases.process_of(lease) == of]
             done = [release_lease(self.store, lease, self.store.process, reason) for lease in leases]
         self.drop_builds(leases)
         for one in done:

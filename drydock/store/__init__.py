@@ -21,8 +21,12 @@ def store_address(given: str | None, environment: Mapping[str, str] = os.environ
         return given
     if "DRYDOCK_STORE" in environment:
         return environment["DRYDOCK_STORE"]
-    state = environment.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(state, DEFAULT_NAME)
+    return os.path.join(state_folder(environment), DEFAULT_NAME)
+
+
+def state_folder(environment: Mapping[str, str] = os.environ) -> str:
+    """Where programs of this user keep what they know."""
+    return environment.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
 
 
 def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":

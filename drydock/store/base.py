@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from time import sleep, time
+from time import monotonic, sleep, time
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import StatusChanged, StoreAway, StoreError, StoreFull, StoreMoved, printable
@@ -24,6 +24,8 @@ from .slot_locks import SlotLocks
 
 #: what each transaction must know when it begins: what is offered, and whether anybody waits
 STATE = "SELECT config, EXISTS (SELECT 1 FROM lease WHERE status = 'pending') FROM store WHERE id = 1"
+#: the event that says where a frozen store has gone
+FROZEN = "store.frozen"
 #: no hook is told to wait for longer
 LONGEST_PAUSE_SECONDS = 3600.0
 #: between one try and the next when a server went away; reaching it again has its own patience
@@ -59,6 +61,8 @@ class Store(ABC):
         self.boot = boot()
         #: called inside each transaction that freed something, just before its commit: whoever waits is served there
         self.serve: Callable[[list[News]], None] = lambda _: None
+        #: where nobody can wake us: the version that we last waited on, so that nothing is missed between two waits
+        self._seen: int | None = None
         self._news: list[News] = []
         self._awake: set[str] = set()
         #: rows that a list had to leave out, for whoever shows the list
@@ -259,7 +263,7 @@ class Store(ABC):
         """Where a frozen store has gone; None: it is not frozen."""
         if not self.is_frozen():
             return None
-        return next((str(event.data.get("to")) for event in self.events.latest(1, event="store.frozen")), "another one")
+        return next((str(event.data.get("to")) for event in self.events.latest(1, event=FROZEN)), "another one")
 
     def _refuse_frozen(self) -> None:
         """Raise `StoreMoved`, unless this connection thaws the store that was found frozen as a transaction began."""
@@ -281,6 +285,17 @@ class Store(ABC):
         `resource`, only since there is a seat on it."""
         self._news.append(News(type, resource, room))
 
+    def _look_for_news(self, seconds: float, every_seconds: float) -> bool:
+        """What `wait_for_news` is where nobody can wake us: look so often whether others have changed something."""
+        deadline = monotonic() + seconds
+        while (version := self.version()) == self._seen:
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            sleep(min(every_seconds, left))
+        self._seen = version
+        return True
+
     def wake(self, process: str | None) -> None:
         """Wake this process once the transaction that is open is committed."""
         if process is not None:
@@ -288,7 +303,8 @@ class Store(ABC):
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Part of a transaction that can be lost alone: when the block raises, only what it wrote is undone."""
+        """Part of a transaction that can be lost alone: when the block raises, only what it wrote is undone. What fails
+        after the block loses all of it, so a block that may have come too late ends with `confirm`."""
         recorded = len(self.events.uncommitted)
         self.run("SAVEPOINT attempt")
         try:
@@ -335,7 +351,8 @@ class Store(ABC):
         """Change the status of a lease or resource from `old` to `new`, and `columns` with it.
 
         Compare-and-set, so that nobody acts on a status that is no longer true: raises `StatusChanged` when the row
-        has another status, at the latest when the transaction would be kept, and `ValueError` when `lifecycle` has no such arrow, which is a bug of ours.
+        has another status, at the latest when the transaction would be kept, and `ValueError` when `lifecycle` has no
+        such arrow, which is a bug of ours.
         """
         if (old, new) not in _ARROWS[table]:
             raise ValueError(f"a {table} cannot go from {old} to {new}")

@@ -17,11 +17,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ConfigError, Refused, StoreDamaged, listed, quoted
+from .base import FROZEN
 
 if TYPE_CHECKING:
     from .base import Row, Store
 
-FROZEN, THAWED, ARRIVED = "store.frozen", "store.thawed", "store.arrived"
+THAWED, ARRIVED = "store.thawed", "store.arrived"
 
 #: each table and its key, in an order in which nothing points to what is not there yet
 TABLES: dict[str, tuple[str, ...]] = {

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 
 from ..errors import StoreError
 from ..uptime import boot
-from . import presence
+from . import presence, state_folder
 
 
 class Machine:
     """This machine, as the users of one store on it see it. `store` is the store's own name, so that each has a file."""
 
     def __init__(self, store: str, environment: Mapping[str, str] = os.environ) -> None:
-        state = environment.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        self._path = os.path.join(state, "drydock", f"postgres-{store}.live")
+        self._path = os.path.join(state_folder(environment), "drydock", f"postgres-{store}.live")
         self._where: str | None = None
         # Where nothing tells machines apart, or nobody can be seen, a process goes by what it tells the server alone.
         if not boot() or not os.path.isabs(self._path):

@@ -192,7 +192,6 @@ class PostgresStore(Store):
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
-        self._seen: int | None = None  # behind a pooler: the version that we last waited on
         self._closed = False
 
     @classmethod
@@ -716,7 +715,7 @@ class PostgresStore(Store):
 
     def wait_for_news(self, seconds: float) -> bool:
         if not self._listening or self._pooled:
-            return self._look_for_news(seconds)
+            return self._look_for_news(seconds, LOOK_EVERY_SECONDS)
         deadline = time.monotonic() + seconds
         while not self._take_news():
             poll = select.poll()  # select() takes no descriptor above 1023
@@ -725,16 +724,6 @@ class PostgresStore(Store):
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 return False
             self._hear()
-        return True
-
-    def _look_for_news(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while (version := self.version()) == self._seen:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(LOOK_EVERY_SECONDS, left))
-        self._seen = version
         return True
 
     def _hear(self) -> None:

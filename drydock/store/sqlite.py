@@ -69,8 +69,6 @@ class SqliteStore(Store):
         self._is_full = _synchronous() == "FULL"
         self._hasty = False
         self._closed = False
-        #: where nobody can wake us: the version that we last waited on, so that nothing is missed between two waits
-        self._seen: int | None = None
 
     @classmethod
     def open(
@@ -310,14 +308,7 @@ class SqliteStore(Store):
     def wait_for_news(self, seconds: float) -> bool:
         if self._wakeups.listening:
             return self._wakeups.wait(seconds)
-        deadline = time.monotonic() + seconds
-        while (version := self.version()) == self._seen:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(LOOK_EVERY_SECONDS, left))
-        self._seen = version
-        return True
+        return self._look_for_news(seconds, LOOK_EVERY_SECONDS)
 
     def version(self) -> int:
         self._check_file()  # who sleeps would never learn that his store is gone
