@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from drydock.model import Lease, LeaseStatus
 from drydock.store import open_store
 from drydock.store.postgres import LIFE_SECONDS
+from drydock.testing import stubborn
 
 NETWORK = "10.77.0"
 SERVER = f"{NETWORK}.9"
@@ -43,18 +44,6 @@ with PostgresServer(listen="*") as server:
     name = url.partition("?")[0].rpartition("/")[2]
     print(url, server.url(name, host=sys.argv[1]), flush=True)
     sys.stdin.read()
-"""
-
-#: is deaf to SIGTERM, and writes down again and again that it lives
-STUBBORN = """
-import os, signal, sys, time
-file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-def say(word):
-    os.write(file, f"{word} {time.time()!r}\\n".encode())
-signal.signal(signal.SIGTERM, lambda *_: say("asked"))
-while True:
-    say("lives")
-    time.sleep(0.002)
 """
 
 
@@ -170,7 +159,7 @@ class Held:
     def __init__(self, machine: Machine, *options: str) -> None:
         self.file = machine.folder / "moments"
         self.file.unlink(missing_ok=True)
-        command = [sys.executable, "-c", STUBBORN, str(self.file)]
+        command = [sys.executable, "-c", stubborn.CODE, str(self.file)]
         self.run = machine.start("run", "--blueprint", "one", "--type", "host", *options, "--", *command)
         wait(self.file.exists, "the command runs")
         lease = machine.lab.holder()
@@ -178,15 +167,11 @@ class Held:
         self.lease = lease
 
     def moments(self, word: str) -> list[float]:
-        lines = [line.split() for line in self.file.read_text().splitlines()]
-        return [float(moment) for said, moment in lines if said == word]
+        return stubborn.moments(self.file, word)
 
     @property
     def guard(self) -> int:
-        """The process beside the command that leads a session of its own."""
-        children = Path(f"/proc/{self.run.pid}/task/{self.run.pid}/children").read_text().split()
-        [guard] = [int(pid) for pid in children if os.getsid(int(pid)) == int(pid)]
-        return guard
+        return stubborn.guard_of(self.run.pid)
 
 
 class Waiter:

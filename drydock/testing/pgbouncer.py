@@ -6,7 +6,6 @@ of their own.
 
 import shutil
 import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +63,7 @@ class Pgbouncer:
         self._supervised = Supervised(self.folder, user, [found, str(configuration)])
         try:
             self._supervised.start()
-            self._wait()
+            self._supervised.wait_until(self._answers, SECONDS_TO_START, "pgbouncer")
         except BaseException:
             self.close()
             raise
@@ -83,14 +82,6 @@ class Pgbouncer:
     ) -> None:
         self.close()
 
-    def _wait(self) -> None:
-        end = time.monotonic() + SECONDS_TO_START
-        while True:
-            with socket.socket(socket.AF_UNIX) as tried:
-                try:
-                    tried.connect(f"{self.folder}/.s.PGSQL.{PORT}")
-                    return
-                except OSError as error:
-                    if not self._supervised.runs() or time.monotonic() > end:
-                        raise StoreError(f"pgbouncer does not start; it said: {self._supervised.log()}") from error
-            time.sleep(0.005)
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as tried:
+            return tried.connect_ex(f"{self.folder}/.s.PGSQL.{PORT}") == 0

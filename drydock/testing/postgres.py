@@ -202,12 +202,11 @@ class PostgresServer(Server):
         if self._pid:
             raise StoreError("this server is running")
         self._pid = self._supervisor.start()
-        end = time.monotonic() + SECONDS_TO_START
-        while not self._is_ready():
-            if not self._supervisor.runs() or time.monotonic() > end:
-                self.stop("immediate")
-                raise StoreError(f"the PostgreSQL server for tests does not start; it said: {self._supervisor.log()}")
-            time.sleep(0.005)
+        try:
+            self._supervisor.wait_until(self._is_ready, SECONDS_TO_START, "the PostgreSQL server for tests")
+        except StoreError:
+            self.stop("immediate")
+            raise
 
     def stop(self, mode: str = "fast") -> None:
         self._supervisor.stop(STOPS[mode])

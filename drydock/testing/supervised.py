@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import StoreError, quoted
@@ -46,6 +48,14 @@ class Supervised:
 
     def runs(self) -> bool:
         return self._order("look") == "running"
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float, name: str) -> None:
+        """Look until it is ready. Raises `StoreError` when it ends before that, or takes longer."""
+        end = time.monotonic() + seconds
+        while not ready():
+            if not self.runs() or time.monotonic() > end:
+                raise StoreError(f"{name} does not start; it said: {self.log()}")
+            time.sleep(0.005)
 
     def log(self) -> str:
         """The end of what it said, for a sentence."""

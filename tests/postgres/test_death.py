@@ -22,6 +22,7 @@ from drydock.errors import StoreBusy
 from drydock.model import Demand, Lease, LeaseStatus
 from drydock.store import open_store, postgres
 from drydock.store.postgres import PostgresStore
+from drydock.testing import stubborn
 from drydock.testing.children import Child
 from drydock.testing.postgres import PostgresServer
 
@@ -35,18 +36,6 @@ from drydock.store import postgres
 postgres.LIFE_SECONDS = float(sys.argv.pop(1))
 from drydock.cli import main
 main()
-"""
-
-#: is deaf to SIGTERM, and writes down again and again that it lives
-STUBBORN = """
-import os, signal, sys, time
-file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-def say(word):
-    os.write(file, f"{word} {time.time()!r}\\n".encode())
-signal.signal(signal.SIGTERM, lambda *_: say("asked"))
-while True:
-    say("lives")
-    time.sleep(0.002)
 """
 
 
@@ -84,9 +73,7 @@ class Started:
         return self.process.returncode, told
 
     def guard(self) -> int:
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        [guard] = [int(pid) for pid in children if os.getsid(int(pid)) == int(pid)]
-        return guard
+        return stubborn.guard_of(self.pid)
 
 
 class Stubborn(Started):
@@ -95,13 +82,12 @@ class Stubborn(Started):
     def __init__(self, url: str, machine: Path, life: float, *options: str) -> None:
         machine.mkdir(exist_ok=True)
         self.file = machine / "moments"
-        command = [sys.executable, "-c", STUBBORN, str(self.file)]
+        command = [sys.executable, "-c", stubborn.CODE, str(self.file)]
         super().__init__(url, machine, life, "run", "-t", "host", *options, "--", *command)
         until(self.file.exists)
 
     def moments(self, word: str) -> list[float]:
-        lines = [line.split() for line in self.file.read_text().splitlines()]
-        return [float(moment) for said, moment in lines if said == word]
+        return stubborn.moments(self.file, word)
 
 
 class Waiter(Started):

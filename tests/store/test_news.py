@@ -13,29 +13,7 @@ import pytest
 from drydock.store.sqlite import SqliteStore
 from drydock.store.wakeups import LONGEST_PATH_BYTES
 from drydock.testing.children import Child
-
-#: it would wait for an hour, and whoever hears it loses patience long before
-LISTEN = """
-from drydock.store.sqlite import SqliteStore
-store = SqliteStore.open(sys.argv[1])
-store.listen()
-store.listen()
-say(store.process)
-while order := hear():
-    if order == "look":
-        say(len(store.events.latest(100)))
-    elif order == "wait":
-        say("waiting")
-        say("woken", store.wait_for_news(3600.0))
-    elif order == "wait a moment":
-        say("woken", store.wait_for_news(0.01))
-    elif order == "write":
-        with store.write():
-            store.events.add("mine")
-        say("written")
-store.close()
-say("closed")
-"""
+from drydock.testing.store_contract import OBEY, Obedient, StoreContract, wake
 
 
 @pytest.fixture
@@ -45,26 +23,17 @@ def store(path: Path) -> Iterator[SqliteStore]:
     store.close()
 
 
-class Listener(Child):
+class Listener(Obedient):
     """A process that listens; `name` is how it is woken."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(LISTEN, path)
-        self.name = self.hear()
+        super().__init__(StoreContract.OPEN + OBEY, str(path))
 
 
 @pytest.fixture
 def listener(path: Path) -> Iterator[Listener]:
     with Listener(path) as listener:
         yield listener
-
-
-def wake(store: SqliteStore, *names: str) -> None:
-    """A transaction that changes something, and after which these are woken."""
-    with store.write():
-        store.events.add("happened")
-        for name in names:
-            store.wake(name)
 
 
 def sockets(path: Path) -> list[str]:
@@ -125,6 +94,7 @@ def test_one_who_is_stopped_keeps_nobody_from_going_on(store: SqliteStore, liste
 
 def test_the_socket_goes_when_the_store_is_closed(path: Path, listener: Listener) -> None:
     assert sockets(path) == [listener.name]
+    listener.tell("close")
     assert listener.process.stdin is not None
     listener.process.stdin.close()
     assert listener.rest() == ["closed"]
