@@ -26,8 +26,9 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench_fill import fill
+from bench_fill import fill, fill_pool
 from bench_loop import Loop
+from bench_row import Row
 from bench_waiting import IDLE_WAITERS, PATIENCE_SECONDS, deaths, hand_overs, idling, received
 
 import drydock
@@ -46,32 +47,6 @@ EXAMPLES = """examples:
   scripts/bench --only soak --seconds 60    16 processes, 4 hosts; not part of the others, as fair, killed, postgres
   scripts/bench --json --strict             for a machine; exit 1 when a budget is missed
 """
-
-
-class Row(NamedTuple):
-    """One figure beside its budget."""
-
-    name: str
-    figure: float
-    unit: str = "x"
-    at_most: float | None = None
-    at_least: float | None = None
-    detail: str = ""
-
-    @property
-    def budget(self) -> str:
-        if self.at_most is not None:
-            return f"<= {self.at_most:g}"
-        return "" if self.at_least is None else f">= {self.at_least:g}"
-
-    @property
-    def verdict(self) -> str:
-        if not self.budget:
-            return "info"
-        met = (self.at_most is None or self.figure <= self.at_most) and (
-            self.at_least is None or self.figure >= self.at_least
-        )
-        return "met" if met else "missed"
 
 
 class Size(NamedTuple):
@@ -124,12 +99,7 @@ class Workshop:
     def pool(self, hosts: int, held: int = 0) -> Path:
         """A store with so many hosts, each with its resource, of which so many are held by nobody's process."""
         path = self.new_path()
-        with drydock.connect(str(path)) as dock:
-            dock.apply({"blueprint": {"lab": {"kind": "host-pool", "hosts": [f"h{n}" for n in range(hosts)]}}})
-            with dock.lease("host", wait=0, count=hosts):
-                pass
-            if held:
-                dock.lease("host", wait=0, count=held, detach=True)
+        fill_pool(str(path), hosts, held)
         return path
 
     def filled(self, bindings: int, finished: int = 0) -> Path:
@@ -578,7 +548,7 @@ def postgres(shop: Workshop, seconds: float = 10.0) -> Iterator[Row]:
         for measure in bench_postgres.measures(
             size.hand_offs, size.bindings[-1], size.finished, size.rounds, size.cycles, quick
         ):
-            yield from (Row(*figure) for figure in measure(made))
+            yield from measure(made)
 
 
 # ---- telling

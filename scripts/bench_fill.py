@@ -75,6 +75,16 @@ COUNTS = (
 AT_ONCE = 100_000
 
 
+def fill_pool(address: str, hosts: int, held: int = 0) -> None:
+    """Make a store with so many hosts, each with its resource, of which so many are held by nobody's process."""
+    with drydock.connect(address) as dock:
+        dock.apply({"blueprint": {"lab": {"kind": "host-pool", "hosts": [f"h{n}" for n in range(hosts)]}}})
+        with dock.lease("host", wait=0, count=hosts):
+            pass
+        if held:
+            dock.lease("host", wait=0, count=held, detach=True)
+
+
 def fill(path: Path, bindings: int, finished: int) -> None:
     """Make a store with so many hosts, half of them held, and so many leases that are over."""
     with drydock.connect(str(path)) as dock:

@@ -29,7 +29,21 @@ LEAVE = "UPDATE resource SET used = used - 1, idle_since = :now WHERE id = :reso
 RETRY_SECONDS = 0.001
 
 
-class Loop:
+class Looking:
+    """Whoever finds nothing free looks again."""
+
+    def lease(self) -> tuple[int, int] | None:
+        """Take a free resource: the ids of lease and resource, or None when none is free."""
+        raise NotImplementedError
+
+    def wait(self) -> tuple[int, int]:
+        """Take a free resource, looking again until there is one."""
+        while (held := self.lease()) is None:
+            time.sleep(RETRY_SECONDS)
+        return held
+
+
+class Loop(Looking):
     """One process's connection; with `turnstile`, each transaction stands in a `flock` queue first."""
 
     def __init__(self, path: str, synchronous: str, *, turnstile: bool) -> None:
@@ -44,7 +58,6 @@ class Loop:
         self._fd = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) if turnstile else None
 
     def lease(self) -> tuple[int, int] | None:
-        """Take a free resource: the ids of lease and resource, or None when none is free."""
         self._begin()
         found = self.execute(FIND, {"shape": self.shape}).fetchone()
         if found is None:
@@ -61,12 +74,6 @@ class Loop:
         self._tell("lease.activated", lease, resource, f'{{"fence": {fence}}}')
         self._end("COMMIT")
         return lease, resource
-
-    def wait(self) -> tuple[int, int]:
-        """Take a free resource, looking again until there is one."""
-        while (held := self.lease()) is None:
-            time.sleep(RETRY_SECONDS)
-        return held
 
     def release(self, held: tuple[int, int]) -> None:
         lease, resource = held

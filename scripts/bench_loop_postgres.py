@@ -9,6 +9,7 @@ import os
 import time
 
 import psycopg
+from bench_loop import Looking
 
 FIND = """
 SELECT id FROM resource WHERE status = 'active' AND open = 1 AND used < seats AND rests_until IS NULL AND used = 0
@@ -26,10 +27,8 @@ END = "UPDATE lease SET status = 'destroyed', ended_at = $1, worker = NULL WHERE
 UNLOCK = "DELETE FROM slot_lock WHERE key = $1 AND holder = $2"
 LEAVE = "UPDATE resource SET used = used - 1, idle_since = $1 WHERE id = $2"
 
-RETRY_SECONDS = 0.001
 
-
-class PostgresLoop:
+class PostgresLoop(Looking):
     """One process's connection."""
 
     def __init__(self, url: str) -> None:
@@ -43,7 +42,6 @@ class PostgresLoop:
         self.process = os.urandom(6).hex()
 
     def lease(self) -> tuple[int, int] | None:
-        """Take a free resource: the ids of lease and resource, or None when none is free."""
         with self.connection.pipeline():
             self.execute("BEGIN")
             found = self.execute(FIND, [self.shape]).fetchone()
@@ -62,12 +60,6 @@ class PostgresLoop:
             if not taken.fetchall():
                 raise RuntimeError(f"{key} is taken")
         return lease, resource
-
-    def wait(self) -> tuple[int, int]:
-        """Take a free resource, looking again until there is one."""
-        while (held := self.lease()) is None:
-            time.sleep(RETRY_SECONDS)
-        return held
 
     def release(self, held: tuple[int, int]) -> None:
         lease, resource = held

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import psycopg
-from bench_fill import fill
+from bench_fill import fill, fill_pool
+from bench_row import Row
 from bench_waiting import hand_overs
 
 import drydock
@@ -28,17 +28,6 @@ CHURNERS = 4
 TIMED = 300
 
 
-class Figure(NamedTuple):
-    """One figure, what bounds it, and what is told beside it."""
-
-    name: str
-    figure: float
-    unit: str = "x"
-    at_most: float | None = None
-    at_least: float | None = None
-    detail: str = ""
-
-
 class Stores:
     """Databases on one durable server."""
 
@@ -48,10 +37,7 @@ class Stores:
     def pool(self, hosts: int) -> str:
         """A store with so many hosts, each with its resource."""
         url = self.server.new_database()
-        with drydock.connect(url) as dock:
-            dock.apply({"blueprint": {"lab": {"kind": "host-pool", "hosts": [f"h{n}" for n in range(hosts)]}}})
-            with dock.lease("host", wait=0, count=hosts):
-                pass
+        fill_pool(url, hosts)
         return url
 
     def filled(self, bindings: int, finished: int) -> str:
@@ -73,15 +59,15 @@ def stores(folder: Path) -> Iterator[Stores]:
         yield Stores(server, folder)
 
 
-def handed_over(made: Stores, number: int) -> Iterator[Figure]:
+def handed_over(made: Stores, number: int) -> Iterator[Row]:
     took = sorted(hand_overs(made.pool(1), number))
-    yield Figure(
+    yield Row(
         "PostgreSQL, release to the waiter's grant: median", statistics.median(took) * 1000, "ms",
         detail=f"p99 {took[int(len(took) * 0.99)] * 1000:.1f} ms of {len(took)}",
     )  # fmt: skip
 
 
-def grown(made: Stores, bindings: int, finished: int, rounds: int, cycles: int) -> Iterator[Figure]:
+def grown(made: Stores, bindings: int, finished: int, rounds: int, cycles: int) -> Iterator[Row]:
     small, large = made.pool(100), made.filled(bindings, finished)
     docks = [drydock.connect(url) for url in (small, large)]
     took: list[list[float]] = [[], []]
@@ -96,10 +82,10 @@ def grown(made: Stores, bindings: int, finished: int, rounds: int, cycles: int) 
     ratio = statistics.median(b / a for a, b in zip(took[0][2:], took[1][2:], strict=True))
     detail = f"{statistics.median(took[1]) * 1e6:.0f} us; with 100 and none, {statistics.median(took[0]) * 1e6:.0f} us"
     name = f"PostgreSQL, a lease with {bindings:,} bindings and {finished:,} finished leases"
-    yield Figure(name, ratio, at_most=1.3, detail=detail)
+    yield Row(name, ratio, at_most=1.3, detail=detail)
 
 
-def beside_an_old_transaction(made: Stores, churned: int) -> Iterator[Figure]:
+def beside_an_old_transaction(made: Stores, churned: int) -> Iterator[Row]:
     """Grants while one transaction that began before keeps every dead row, at first and after so many leases."""
     url = made.pool(HOSTS)
     with drydock.connect(url) as dock, psycopg.connect(url) as old:
@@ -112,7 +98,7 @@ def beside_an_old_transaction(made: Stores, churned: int) -> Iterator[Figure]:
         after = timed(dock)
         old.rollback()
     detail = f"p99 {after * 1000:.1f} ms; before, {before * 1000:.1f} ms; churned at {churned / seconds:.0f}/s"
-    yield Figure(
+    yield Row(
         f"PostgreSQL, p99 of a grant after {churned:,} leases beside an open transaction",
         after / before,
         at_most=5,
@@ -146,7 +132,7 @@ def churn(url: str, number: int) -> None:
         thread.join()
 
 
-Measure = Callable[[Stores], Iterator[Figure]]
+Measure = Callable[[Stores], Iterator[Row]]
 
 
 def measures(hand_offs: int, bindings: int, finished: int, rounds: int, cycles: int, quick: bool) -> list[Measure]:
