@@ -40,7 +40,8 @@ from ..uptime import uptime
 from .base import STATE, Row, Store
 from .heart import Heart
 from .machine import Machine
-from .postgres_schema import CHANGES, VERSION
+from .postgres_health import findings
+from .postgres_schema import CHANGES, SCHEMA, VERSION
 
 try:
     import psycopg
@@ -63,7 +64,6 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 Answer = TypeVar("Answer")
 
-SCHEMA = "drydock"
 OLDEST = 140000
 #: a process that has not been heard of for so long is dead
 LIFE_SECONDS = 30.0
@@ -782,42 +782,7 @@ class PostgresStore(Store):
     # ---- for doctor
 
     def health(self) -> list[Finding]:
-        [(version, fsync)] = self._ask("SELECT current_setting('server_version'), current_setting('fsync')", [])
-        return [
-            Finding(False, "store", f"{self.address} (PostgreSQL {version}), schema {VERSION}"),
-            *(
-                []
-                if fsync == "on"
-                else [Finding(False, "fsync", "fsync is off: a power cut may damage or undo anything")]
-            ),
-            *self._pooler(),
-            *self._bloat(),
-            *self._long_transactions(),
-        ]
-
-    def _pooler(self) -> Iterator[Finding]:
-        if self._pooled:
-            yield Finding(False, "pooler", "behind a pooler nobody can be woken, so who waits looks ten times a second")
-
-    def _bloat(self) -> Iterator[Finding]:
-        for table, dead, live in self._ask(
-            "SELECT relname, n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE schemaname = $1"
-            " AND n_dead_tup > 10000 AND n_dead_tup > n_live_tup",
-            [SCHEMA],
-        ):
-            yield Finding(False, "bloat", f"table {table} has {dead} dead rows beside {live}; does autovacuum run?")
-
-    def _long_transactions(self) -> Iterator[Finding]:
-        for user, seconds in self._ask(
-            "SELECT COALESCE(usename::text, ''), EXTRACT(EPOCH FROM clock_timestamp() - xact_start)::float8"
-            " FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
-            " AND xact_start < clock_timestamp() - interval '1 minute'",
-            [],
-        ):
-            sentence = (
-                f"a transaction of {quoted(user)} is open for {seconds:.0f}s and keeps dead rows from being removed"
-            )
-            yield Finding(False, "long-transaction", sentence)
+        return list(findings(self._ask, self.address, pooled=self._pooled))
 
     def close(self) -> None:
         if self._closed or self._pid != os.getpid():
