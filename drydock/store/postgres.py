@@ -105,6 +105,7 @@ class Connection(psycopg.Connection[Row]):
 
 
 _NAME = re.compile(r"[0-9a-f.]{3,60}")
+_END_OF_HOST = re.compile("[/?#]")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
 #: what a change of status that came too late says: what the status is
 _TOO_LATE = re.compile('"status:([a-z]+)"')
@@ -817,6 +818,10 @@ def connection_string(url: str) -> str:
 
     Raises `ConfigError` for a URL that cannot be meant.
     """
+    if _ends_early(url):
+        raise ConfigError(
+            'the store is a URL whose password ends too early; write "@", "/", "?" and "#" in it as %40, %2F, %3F and %23'
+        )
     try:
         given = conninfo_to_dict(url)
     except psycopg.Error as error:
@@ -827,6 +832,8 @@ def connection_string(url: str) -> str:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
+    if _ends_early(url):
+        return "postgresql://"
     try:
         parts = urlsplit(url)
         user, at, hosts = parts.netloc.rpartition("@")
@@ -838,6 +845,15 @@ def without_password(url: str) -> str:
     return urlunsplit(
         parts._replace(netloc=user.partition(":")[0] + at + hosts, query=urlencode(query, quote_via=quote))
     )
+
+
+def _ends_early(url: str) -> bool:
+    """Whether a character that has a meaning in a URL stands in the password, so that its end would be taken for something
+    that may be shown."""
+    before, at, after = url.partition("://")[2].partition("@")
+    host = _END_OF_HOST.split(after, maxsplit=1)[0]
+    # With a "=" it is a query whose value holds an "@".
+    return bool(at) and ("@" in host or (bool(_END_OF_HOST.search(before)) and "=" not in before))
 
 
 def _channel(process: str) -> str:
