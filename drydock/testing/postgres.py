@@ -217,12 +217,15 @@ class PostgresServer(Server):
         self._pid = 0
 
     def _is_ready(self) -> bool:
-        """What pg_ctl waits for: the last line of a file that this start of the server has written."""
+        return self._says("ready")
+
+    def _says(self, status: str) -> bool:
+        """What pg_ctl waits for: the last line of a file that this start of the server writes, bit by bit."""
         try:
             lines = (self.data / "postmaster.pid").read_text().split()
         except FileNotFoundError:
             return False
-        return bool(lines) and lines[0] == str(self._pid) and lines[-1] == "ready"
+        return bool(lines) and lines[0] == str(self._pid) and lines[-1] == status
 
     def _make_cluster(self, locale: str) -> None:
         passwords = self.folder / "password"

@@ -409,11 +409,7 @@ class Standby(PostgresServer):
     """A server that can be started as one that waits for a primary."""
 
     def _is_ready(self) -> bool:
-        return super()._is_ready() or (
-            (self.data / "standby.signal").exists()
-            and (self.data / "postmaster.pid").exists()
-            and (self.data / "postmaster.pid").read_text().split()[-1] == "standby"
-        )
+        return super()._is_ready() or ((self.data / "standby.signal").exists() and self._says("standby"))
 
 
 def ends(url: str, machine: Path, *arguments: str, **environment: str) -> tuple[int, str]:
