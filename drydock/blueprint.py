@@ -10,27 +10,36 @@ harmless. It may raise `Yield(after)` to be called again later; anything else th
 that it was about, and nothing else.
 """
 
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from .attributes import check_name, check_text, fits, parse_duration
-from .errors import ConfigError, Refused, Yield, listed, quoted
+from .errors import ConfigError, Gone, Refused, Yield, listed, quoted
+from .interfaces import Interface, Local, Ssh
 from .model import Attributes
 from .slots import SlotLock, slot_lock
 
 __all__ = [
+    "API",
     "Attributes",
     "Binding",
     "Blueprint",
     "Builder",
     "ConfigError",
+    "Gone",
+    "Interface",
     "LeaseInfo",
+    "Local",
+    "Need",
     "Plan",
     "Pool",
     "Refused",
     "ResourceInfo",
     "Setting",
     "SlotLock",
+    "Ssh",
+    "Support",
     "Yield",
     "check_name",
     "check_text",
@@ -40,6 +49,9 @@ __all__ = [
     "quoted",
     "slot_lock",
 ]
+
+#: the version of this interface; a kind that was written for another one says so in `api`, and is not loaded
+API = 1
 
 REQUIRED: Any = object()
 
@@ -62,6 +74,14 @@ class Binding(NamedTuple):
     enabled: bool = True  #: False: no new lease; it is out of service where it is declared
 
 
+class Need(NamedTuple):
+    """What a resource must stand on: something that is leased for it before it is built, and given back when it is gone."""
+
+    type: str
+    attributes: Attributes = {}
+    blueprints: tuple[str, ...] = ()  #: from these alone; none: from any
+
+
 class Plan(NamedTuple):
     """A resource that could be built."""
 
@@ -69,6 +89,16 @@ class Plan(NamedTuple):
     slot_locks: tuple[SlotLock, ...]  #: what the resource holds from before it is built until it is destroyed
     attributes: Attributes = {}
     lease_locks: tuple[SlotLock, ...] = ()  #: what each lease on it needs, besides its seat
+    on: Need | None = None  #: what it is built on, such as a host
+
+
+class Support(NamedTuple):
+    """What a resource stands on: the thing that its `Plan.on` was given."""
+
+    name: str
+    type: str
+    attributes: Attributes
+    interface: Interface | None  #: how to get there; None where its kind has no way
 
 
 class ResourceInfo(NamedTuple):
@@ -78,6 +108,7 @@ class ResourceInfo(NamedTuple):
     name: str
     type: str
     attributes: Attributes
+    on: Support | None = None  #: what it stands on, if its plan asked for something
 
 
 class LeaseInfo(NamedTuple):
@@ -96,6 +127,8 @@ class Blueprint:
     file that `source_table` names, or an empty dict.
     """
 
+    #: the version of this interface that it was written for
+    api: ClassVar[int] = 1
     #: the type of thing it makes; None: the pool file must say `type = ...`
     type: ClassVar[str | None] = None
     #: one line for `drydock blueprints --kinds`
@@ -111,6 +144,10 @@ class Blueprint:
     lifetime: ClassVar[float | None] = None
     #: seconds after its last lease at which an idle resource goes; None: it stays
     ttl: ClassVar[float | None] = None
+    #: seconds after which a hook that has not returned is killed, with all that it started, and has failed
+    time_limit: ClassVar[float] = 600.0
+    #: seconds between two looks at the outside truth, where the kind has such a look (`observe`, `missing`)
+    observe_every: ClassVar[float] = 60.0
     #: True: several blueprints of this kind may list one thing, because the source is meant to be shared
     shares_bindings: ClassVar[bool] = False
 
@@ -132,11 +169,20 @@ class Blueprint:
     def destroy(self, resource: ResourceInfo) -> None:
         """Tear it down, however much of it was built. Its slot locks are freed when this returns."""
 
+    def interface(self, resource: ResourceInfo) -> Interface:
+        """Where commands for this resource run. Must be quick and do nothing: it is asked wherever one is started."""
+        raise Refused(f"{quoted(self.name)} has no way to run a command on {quoted(resource.name)}")
+
+    def sockets(self, resource: ResourceInfo) -> Sequence[socket.socket]:
+        """Open sockets for the command of `drydock run`, which finds them as LISTEN_FDS says. Called in the process of
+        `run` itself, and must be quick."""
+        return ()
+
     def activate_lease(self, resource: ResourceInfo, lease: LeaseInfo) -> None:
         """Prepare the resource for this lease. The lease becomes active when this returns."""
 
     def destroy_lease(self, resource: ResourceInfo, lease: LeaseInfo) -> None:
-        """Clean up after this lease, ready or not. Its seat is freed when this returns."""
+        """Clean up after this lease, ready or not, for the next one. Its seat is freed when this returns."""
 
 
 class Pool(Blueprint):
@@ -148,9 +194,18 @@ class Pool(Blueprint):
         """All bindings, in the order in which they are to be used first. Called when a pool file is applied."""
         raise NotImplementedError
 
+    def missing(self) -> Iterable[str]:
+        """The names of the bindings that are not there just now; they are withheld until a later look finds them.
+        Whoever holds one keeps it. Called every `observe_every` seconds, in a process of its own."""
+        return ()
+
 
 class Builder(Blueprint):
     """A blueprint that builds what is asked for."""
+
+    #: names that a request's attributes may have which are about the lease alone, such as which branch to check out:
+    #: no resource need have them, and `activate_lease` finds them in `lease.attributes`
+    per_lease: ClassVar[tuple[str, ...]] = ()
 
     def plans(self, wanted: Attributes) -> Iterable[Plan]:
         """What could be built for `wanted`, best first; nothing at all means "never".
@@ -159,3 +214,7 @@ class Builder(Blueprint):
         slot locks are taken are passed over, so yield those too: they mean "not now".
         """
         raise NotImplementedError
+
+    def observe(self, resource: ResourceInfo) -> None:
+        """Look whether an active resource is still there; raise `Gone(why)` if it is not. Anything else that this raises
+        means that it could not be seen. Called every `observe_every` seconds."""

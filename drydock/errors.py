@@ -20,6 +20,7 @@
         ├── StoreMoved       it is frozen, since it was copied to another one: use that
         └── StoreDamaged     not a Drydock store, damaged, or of another version
     Yield                    not an error: a hook's way to say "later"
+    Gone                     not an error: a hook's way to say that the thing is not there any more
     Terminated               not an error: a signal asked this process to end
 
 The data are attributes; the sentence is built here from them, so that no caller writes it twice. Values that
@@ -213,6 +214,15 @@ class Yield(Exception):
     def __init__(self, after: float = 5.0, reason: str = "") -> None:
         self.after, self.reason = after, reason
         super().__init__(reason or f"later, in {after:g}s")
+
+
+class Gone(Exception):
+    """Raised by `observe` when the thing is not there, or not fit, any more: whoever holds it has lost it, and it is
+    torn down. `reason` is what its holder and the operator read."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
 
 
 class Terminated(BaseException):
