@@ -23,6 +23,7 @@ from drydock.errors import StoreError
 from drydock.store import open_store, presence
 from drydock.store.base import Store
 from drydock.store.postgres import PostgresStore
+from drydock.testing import sshd as ssh_server
 from drydock.testing.postgres import SETTING, Server, server_for_tests
 
 LAB = {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}}
@@ -33,6 +34,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 #: read before any test has its environment cleared
 GIVEN_POSTGRES = os.environ.get(SETTING, "")
+GIVEN_SSHD = os.environ.get(ssh_server.SETTING, "")
 POSTGRES = pytest.StashKey[Server]()
 
 
@@ -247,3 +249,10 @@ def new_postgres_store(_databases: Databases, monkeypatch: pytest.MonkeyPatch) -
         store.close()
     for url in taken:
         _databases.give_back(url)
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[ssh_server.Sshd]:
+    """An ssh server on this machine, for all tests of this process; who wants to stop one starts one of his own."""
+    with ssh_server.Sshd(program=GIVEN_SSHD) as server:
+        yield server
