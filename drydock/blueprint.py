@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from .attributes import check_name, check_text, fits, parse_duration
-from .errors import ConfigError, Gone, Refused, Yield, listed, quoted
-from .interfaces import Interface, Local, Ssh
+from .errors import CommandFailed, ConfigError, Gone, Refused, Unreachable, Yield, listed, quoted
+from .interfaces import Interface, Local, Ssh, check_interface, get_file, put_file, run_on
 from .model import Attributes
 from .slots import SlotLock, slot_lock
 
@@ -26,6 +26,7 @@ __all__ = [
     "Binding",
     "Blueprint",
     "Builder",
+    "CommandFailed",
     "ConfigError",
     "Gone",
     "Interface",
@@ -40,13 +41,18 @@ __all__ = [
     "SlotLock",
     "Ssh",
     "Support",
+    "Unreachable",
     "Yield",
+    "check_interface",
     "check_name",
     "check_text",
     "fits",
+    "get_file",
     "listed",
     "parse_duration",
+    "put_file",
     "quoted",
+    "run_on",
     "slot_lock",
 ]
 
@@ -171,7 +177,7 @@ class Blueprint:
 
     def interface(self, resource: ResourceInfo) -> Interface:
         """Where commands for this resource run. Must be quick and do nothing: it is asked wherever one is started."""
-        raise Refused(f"{quoted(self.name)} has no way to run a command on {quoted(resource.name)}")
+        raise ConfigError(f"{quoted(self.name)} has no way to run a command on {quoted(resource.name)}")
 
     def sockets(self, resource: ResourceInfo) -> Sequence[socket.socket]:
         """Open sockets for the command of `drydock run`, which finds them as LISTEN_FDS says. Called in the process of

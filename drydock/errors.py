@@ -13,6 +13,8 @@
     │   └── WrongFence       a larger fence was used there: the lease is not yours any more
     ├── BlueprintError       a blueprint's own code failed; always `from` the author's exception
     ├── Refused              refused for safety or permission
+    ├── CommandFailed        a command on a leased thing failed, or could not be started
+    ├── Unreachable          there is no way to a leased thing now
     └── StoreError           the store or a file is unavailable
         ├── StoreBusy        another process kept the store for too long
         ├── StoreFull        its disk is full; nothing was changed
@@ -165,6 +167,24 @@ class BlueprintError(DrydockError):
 
 class Refused(DrydockError):
     """Refused for safety or permission."""
+
+
+class CommandFailed(DrydockError):
+    """A command on a thing failed. `code` is its exit code as a shell has it, None if it was ended since it took too long;
+    `said` is the end of its stderr. Its arguments are not shown: they may hold secrets."""
+
+    def __init__(self, command: str, where: str, code: int | None, said: str) -> None:
+        self.command, self.where, self.code, self.said = command, where, code, said
+        how = "" if code is None else f" (exit code {code})"
+        super().__init__(f"{quoted(command)} failed {where}{how}: {printable(said, REASON_CHARACTERS)}")
+
+
+class Unreachable(DrydockError):
+    """There is no way to the host at `address` now, or it is not the one that it should be. `reason` is what ssh said."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address, self.reason = address, reason
+        super().__init__(f"cannot reach {quoted(address)}: {printable(reason, REASON_CHARACTERS)}")
 
 
 class StoreError(DrydockError):
