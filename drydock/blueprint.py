@@ -11,7 +11,7 @@ that it was about, and nothing else.
 """
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from .attributes import check_name, check_text, fits, parse_duration
@@ -200,9 +200,11 @@ class Pool(Blueprint):
         """All bindings, in the order in which they are to be used first. Called when a pool file is applied."""
         raise NotImplementedError
 
-    def missing(self) -> Iterable[str]:
+    def missing(self, held: Collection[str]) -> Iterable[str]:
         """The names of the bindings that are not there just now; they are withheld until a later look finds them.
-        Whoever holds one keeps it. Called every `observe_every` seconds, in a process of its own."""
+        `held` are the names of those that are leased just now: whoever holds one keeps it, and it is withheld when he
+        gives it back. What this raises means that it could not be seen: what was missing before stays so. Called every
+        `observe_every` seconds, in a process of its own."""
         return ()
 
 
