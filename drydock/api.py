@@ -28,6 +28,7 @@ from .errors import ConfigError, LeaseLost, NotFound, StoreError
 from .model import Demand, LeaseStatus, Resource, SlotLockRow
 from .model import Lease as LeaseRow
 from .owner import default_owner
+from .request import Progress
 from .store import open_store
 
 
@@ -76,6 +77,7 @@ class Connection:
         ttl: float | None = ...,
         until: float | datetime | None = ...,
         detach: bool = ...,
+        progress: Progress | None = ...,
     ) -> "Lease": ...
     @overload
     def lease(
@@ -91,6 +93,7 @@ class Connection:
         until: float | datetime | None = ...,
         count: int,
         detach: bool = ...,
+        progress: Progress | None = ...,
     ) -> "Lease | Leases": ...
     def lease(
         self,
@@ -105,13 +108,14 @@ class Connection:
         until: float | datetime | None = None,
         count: int = 1,
         detach: bool = False,
+        progress: Progress | None = None,
     ) -> "Lease | Leases":
         """Hold a thing of `type`; with `count` over 1, so many of them or none.
 
         `blueprint`: only from this one, or these. `attributes`: it must have these pairs. `wait`: seconds; None waits
         as long as it takes, 0 not at all. `priority`: larger is served first. `ttl`: it ends so many seconds after it
         was granted or last renewed. `until`: it ends at this moment, seconds since the epoch or a `datetime` with a
-        zone. `detach`: the lease outlives this process.
+        zone. `detach`: the lease outlives this process. `progress`: called with why it waits, each time that changes.
 
         Raises `NothingFree` when time is up; `NoBlueprint`, `NotFound`, `NeverPossible` when waiting cannot help;
         `ConfigError` for what cannot be meant; `BlueprintError` when what should be built cannot be.
@@ -126,6 +130,7 @@ class Connection:
             priority=priority,
             ttl=ttl,
             until=_seconds(until),
+            progress=progress,
         )
         leases = [Lease(self._engine, row, detached=detach) for row in granted]
         return leases[0] if count == 1 else Leases(leases)
@@ -142,12 +147,12 @@ class Connection:
         """Every slot lock that is held."""
         return self._engine.store.slot_locks.all()
 
-    def release(self, id: int, *, fence: int | None = None) -> bool:
+    def release(self, id: int, *, fence: int | None = None, broken: str | None = None) -> bool:
         """Give back the lease `id`. False if it was over already. Raises `NotFound` if there never was one.
 
-        With `fence`, raises `LeaseLost` unless the lease is held with that fence.
+        With `fence`, raises `LeaseLost` unless the lease is held with that fence. `broken`: see `Lease.release`.
         """
-        return self._engine.release(id, fence=fence)
+        return self._engine.release(id, fence=fence, broken=broken)
 
     def renew(
         self,
@@ -173,6 +178,7 @@ class Lease:
 
     def __init__(self, engine: Engine, row: LeaseRow, *, detached: bool = False) -> None:
         self._engine, self._row, self._detached = engine, row, detached
+        self._given_back = False
 
     def __enter__(self) -> Self:
         return self
@@ -213,9 +219,20 @@ class Lease:
         """How long it lasts unless it is renewed; None: without end. Not more than 0: it is over."""
         return self._engine.seconds_left(self.id)
 
-    def release(self) -> bool:
-        """Give it back. False if it was over already. May be called twice."""
-        return self._engine.release(self.id)
+    @property
+    def given_back(self) -> bool:
+        """Whether `release` was called."""
+        return self._given_back
+
+    def release(self, *, broken: str | None = None) -> bool:
+        """Give it back. False if it was over already. May be called twice.
+
+        `broken` says what is wrong with its resource, which then nobody else gets: it takes no new lease and is torn
+        down after its last, once it has rested for the `cooldown` of its blueprint. What a pool hands out can be had
+        again from then on.
+        """
+        self._given_back = True
+        return self._engine.release(self.id, broken=broken)
 
     def renew(self) -> None:
         """Let its ttl begin anew. Raises `LeaseLost` if it is not held any more: stop using the thing; `StoreError` if

@@ -34,7 +34,9 @@ def check_held(store: Store, id: int, fence: int | None = None) -> None:
     if span is None:
         raise NotFound("lease", id)
     if span.status is not LeaseStatus.ACTIVE:
-        raise LeaseLost(id, f"it is {span.status}")
+        lease = store.leases.get(id)
+        why = f", since {lease.reason}" if lease and lease.reason else ""
+        raise LeaseLost(id, f"it is {span.status}{why}")
     if fence is not None and fence != span.fence:
         raise LeaseLost(id, f"its fence is {span.fence}, not {fence}")
     if is_over(store, span):
@@ -98,6 +100,19 @@ def release_lease(
     store.move("lease", id, ending.status, LeaseStatus.RELEASED, not_before=0.0, failures=0, **claim)
     store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
     return Released(released=not late, lease=id)
+
+
+def release_broken(store: Store, id: int, worker: str | None, reason: str) -> Released:
+    """Give back an active lease whose holder found its resource broken: nobody else gets that. It goes with its last
+    lease, after it has cooled down if its blueprint says so."""
+    ending = store.leases.ending(id)
+    held = ending is not None and ending.status is LeaseStatus.ACTIVE and not is_over(store, ending)
+    if ending is not None and held and ending.resource is not None:
+        store.events.add(
+            "resource.given-up", lease=id, resource=ending.resource, blueprint=ending.blueprint, reason=reason
+        )
+        store.resources.close(ending.resource)
+    return release_lease(store, id, worker, reason, lost=held)
 
 
 def release_resource(store: Store, id: int, worker: str | None, reason: str | None = None) -> bool:

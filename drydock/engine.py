@@ -15,7 +15,7 @@ from .applying import Change, apply_pool
 from .attributes import check, check_name, check_text, duration
 from .config import PoolFile
 from .endings import check_held, seconds_left, start_destroying
-from .errors import ConfigError, Conflict, NotFound, quoted
+from .errors import REASON_CHARACTERS, ConfigError, Conflict, NotFound, printable, quoted
 from .forgetting import Forgetting, keep_seconds
 from .model import Demand, Lease, ResourceStatus, Terms
 from .request import Progress, Request
@@ -109,15 +109,21 @@ class Engine:
         )  # fmt: skip
         return request.pursue(wait_seconds)
 
-    def release(self, lease: int, reason: str | None = None, *, fence: int | None = None) -> bool:
+    def release(
+        self, lease: int, reason: str | None = None, *, fence: int | None = None, broken: str | None = None
+    ) -> bool:
         """Give back a lease, or a request that still waits. False if that has happened already, which is no error.
+
+        `broken` says what is wrong with its resource: then that takes no new lease and is torn down after its last, once
+        it has cooled down if its blueprint says so.
 
         Raises `NotFound` when there never was such a lease. With `fence`, raises `LeaseLost` unless the lease is held
         with that fence.
         """
         if self.tender.unwanted:
             self.tend()
-        return self.store.insist(lambda: self.steps.release(lease, reason, fence=fence))
+        why = None if broken is None else printable(broken, REASON_CHARACTERS)
+        return self.store.insist(lambda: self.steps.release(lease, reason, fence=fence, broken=why))
 
     def renew(
         self, lease: int, *, fence: int | None = None, ttl: float | None = None, until: float | None = None

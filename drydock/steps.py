@@ -19,6 +19,7 @@ from .endings import (
     check_held,
     end_lease,
     finish_destroying,
+    release_broken,
     release_lease,
     release_resource,
     start_destroying,
@@ -272,15 +273,21 @@ class Steps:
 
     # ---- giving back
 
-    def release(self, lease: int, reason: str | None = None, *, fence: int | None = None) -> bool:
+    def release(
+        self, lease: int, reason: str | None = None, *, fence: int | None = None, broken: str | None = None
+    ) -> bool:
         """Give back a lease, whatever its status, and do what that leaves to be done. False if it was over already.
 
         With `fence`, only if that is the lease's own: raises `LeaseLost` otherwise, and when it was over already.
+        `broken` says why nobody else may have its resource.
         """
         with self.store.write():
             if fence is not None:
                 check_held(self.store, lease, fence)
-            done = release_lease(self.store, lease, self.store.process, reason)
+            if broken is None:
+                done = release_lease(self.store, lease, self.store.process, reason)
+            else:
+                done = release_broken(self.store, lease, self.store.process, broken)
         if done.lease is not None:
             self.step_lease(done.lease)
         if done.resource is not None:

@@ -11,16 +11,20 @@ from .completing import lease_ids, resource_ids
 @click.command()
 @click.argument("ids", nargs=-1, required=True, type=Id("lease"), metavar="LEASE...", shell_complete=lease_ids)
 @fence_option
+@click.option("--broken", metavar="WHY", help="Nobody else gets its resource: that is torn down, after its cooldown.")
 @shared_options
 @pass_app
-def release(app: App, ids: Sequence[int], fence: int | None) -> None:
+def release(app: App, ids: Sequence[int], fence: int | None, broken: str | None) -> None:
     """Give back leases. A request that still waits is taken back.
 
-    Releasing twice is no error; with --fence it is (4), since the lease is not held any more.
+    Releasing twice is no error; with --fence it is (4), since the lease is not held any more. A resource that is given
+    back as --broken takes no new lease, and is torn down when its last has ended and the cooldown of its blueprint is
+    over. What a pool hands out can be had again from then on; "drydock disable binding:NAME" keeps it.
 
     \b
     drydock release 12
     drydock release 12 --fence 3
+    drydock release 12 --broken "no link"
     """
     from . import objects, show
 
@@ -28,7 +32,7 @@ def release(app: App, ids: Sequence[int], fence: int | None) -> None:
     end_on_signals()
 
     def give_back(id: int) -> None:
-        released = app.engine.release(id, fence=fence)
+        released = app.engine.release(id, fence=fence, broken=broken)
         lease = app.store.leases.get(id)
         assert lease is not None
         if app.json:

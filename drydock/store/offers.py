@@ -315,15 +315,18 @@ class Offers:
         self.refresh_resources(blueprint)
 
     def refresh_resources(self, blueprint: int) -> None:
-        """Open exactly those resources whose binding is in use and still what they were built on; copy the seats."""
+        """Open exactly those resources whose binding is in use and still what they were built on, and whose time is not
+        over; copy the seats."""
         self._store.run(
             "UPDATE resource SET open = CASE WHEN binding IS NULL OR EXISTS (SELECT 1 FROM binding b"
             " WHERE b.id = resource.binding AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1"
-            " AND b.attributes = resource.attributes AND b.shape = resource.shape) THEN 1 ELSE 0 END,"
+            " AND b.attributes = resource.attributes AND b.shape = resource.shape) THEN 1 ELSE 0 END"
+            " * CASE WHEN until <= :now THEN 0 ELSE 1 END,"
             " seats = COALESCE((SELECT p.seats FROM blueprint p WHERE p.id = :blueprint), :unlimited)"
             " WHERE blueprint = :blueprint AND status <> 'destroyed'",
             blueprint=blueprint,
             unlimited=UNLIMITED,
+            now=self._store.clock(),
         )
 
     def shared_slot_locks(self, blueprint: int) -> list[tuple[str, str, str]]:

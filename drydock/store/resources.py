@@ -303,6 +303,15 @@ class Resources:
         """Let it take no new lease before this moment."""
         self._store.run("UPDATE resource SET rests_until = :until WHERE id = :id", id=id, until=until)
 
+    def close(self, id: int) -> None:
+        """Let it take no new lease, whatever is offered later, and go with its last."""
+        # What others use as well goes by `open` alone: its end must not be that of their leases.
+        self._store.run(
+            "UPDATE resource SET open = 0, until = CASE WHEN used > 1 THEN until ELSE :now END WHERE id = :id",
+            id=id,
+            now=self._store.clock(),
+        )
+
     def rested(self, now: float) -> bool:
         """Whether one has rested long enough, or would rest for too long."""
         return bool(
