@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from .attributes import fits
+from .blueprint import Need
 from .candidates import Candidate, Candidates, free_sites, sites_with
 from .endings import start_destroying
 from .errors import SlotLockHeld
@@ -39,6 +40,8 @@ class Proposal(NamedTuple):
     attributes: Attributes
     shape: int
     site: Site | None = None
+    under: int | None = None  #: the lease that it will stand on
+    on: Need | None = None  #: what that must be a lease of
 
 
 class Lab(NamedTuple):
@@ -266,12 +269,15 @@ class Allocator:
         if self._is_full(candidate):
             shapes = [s.id for s in self.store.offers.shapes(blueprint.id) if s.id not in self.ahead.shapes]
             idle = [(s, json.loads(i.attributes), i) for s in shapes for i in resources.idle(s, MOST_TRIES)]
-            found += [i for s, has, i in idle if not fits(has, self.wanted) and not self.ahead.keeps(s, has)]
+            found += [i for s, has, i in idle if not fits(has, candidate.wanted) and not self.ahead.keeps(s, has)]
         elif not blueprint.pooled:
             found += filter(None, (resources.idle_one(id, blueprint.id) for id in self.in_the_way))
         if blueprint.pooled:
             in_the_way = filter(None, map(resources.idle_in_the_way, candidate.shapes))
             found += [idle for idle in in_the_way if not self._is_kept(idle)]
+        for shape in candidate.shapes:
+            upon = resources.idle_upon(shape, MOST_TRIES)
+            found += [i for i, has in upon if fits(json.loads(has), candidate.traits) and not self._is_kept(i)]
         return found
 
     def _is_kept(self, idle: Idle) -> bool:
@@ -325,6 +331,8 @@ class Allocator:
         except SlotLockHeld as lost:
             self._note(lease, blueprint, lost)
             return None
+        except _SupportLostError:
+            return None
 
     def _add(self, lease: int, blueprint: Blueprint, proposal: Proposal) -> int:
         ready = "activate" not in blueprint.hooks
@@ -343,7 +351,10 @@ class Allocator:
             worker=None if ready else self.process,
             lifetime=blueprint.lifetime,
             ttl=blueprint.ttl,
+            observe_every=None if blueprint.pooled else blueprint.observe_every,
         )
+        if proposal.under is not None and not self.store.leases.carry(proposal.under, resource, self.store.process):
+            raise _SupportLostError
         self.store.resources.set_slot_locks(resource, self._take(proposal.slot_locks, f"resource:{resource}"))
         if proposal.site:
             self.store.offers.hold(proposal.site.slot_lock, resource)
@@ -364,6 +375,10 @@ class Allocator:
         for key in lost.held:
             self._keys_lost.update((key, key.rpartition(".slot(")[0]))
         self.lost += [Lost(lease, blueprint.name, key, holder) for key, holder in lost.held.items()]
+
+
+class _SupportLostError(Exception):
+    """Inside `_built`: what it was to stand on is not ours any more."""
 
 
 def decide_together(allocator: Allocator, leases: Sequence[int]) -> tuple[Decision, dict[int, Decision]]:

@@ -10,9 +10,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from .attributes import canonical, check, check_name
-from .blueprint import Binding, Blueprint, Pool
+from .blueprint import Binding, Blueprint, Builder, Pool
 from .config import MOST_RESOURCES, BlueprintConfig, PoolFile
-from .discovery import checked_settings, load_kind, make
+from .discovery import KindClass, checked_settings, load_kind, make
 from .errors import BlueprintError, ConfigError, Conflict, listed, quoted
 from .model import HOOKS
 from .model import Blueprint as BlueprintRow
@@ -103,6 +103,8 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
         cooldown=kind.cooldown if config.cooldown is None else config.cooldown,
         lifetime=kind.lifetime if config.lifetime is None else config.lifetime,
         ttl=kind.ttl if config.ttl is None else config.ttl,
+        per_lease=tuple(kind.per_lease) if issubclass(kind, Builder) else (),
+        observe_every=kind.observe_every if _looks(kind) else None,
     )
     blueprint = make(kind, config.name, settings, source)
     if source is not None:
@@ -114,6 +116,11 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
         else []
     )
     return _Prepared(row, settings, _declare(config.name, bindings), kind.shares_bindings)
+
+
+def _looks(kind: KindClass) -> bool:
+    """Whether the kind looks at the outside truth."""
+    return kind.missing is not Pool.missing if issubclass(kind, Pool) else kind.observe is not Builder.observe
 
 
 def _declare(name: str, bindings: list[object]) -> tuple[Declared, ...]:

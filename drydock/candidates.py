@@ -20,6 +20,7 @@ class Candidate(NamedTuple):
     blueprint: Blueprint
     shapes: tuple[int, ...]
     traits: Attributes  #: wanted pairs that no shape decides; each thing must be looked at
+    wanted: Attributes  #: all that a thing must have
     capacity: int | None  #: most leases of this demand at once; None: no bound
 
 
@@ -69,7 +70,8 @@ def _candidate(store: Store, blueprint: Blueprint, wanted: Attributes) -> Candid
     if not blueprint.pooled:
         seats = blueprint.seats
         bound = None if blueprint.limit is None or seats is None else blueprint.limit * seats
-        return Candidate(blueprint, tuple(s.id for s in shapes), wanted, bound)
+        wanted = {name: value for name, value in wanted.items() if name not in blueprint.per_lease}
+        return Candidate(blueprint, tuple(s.id for s in shapes), wanted, wanted, bound)
     decided = {name for shape in shapes for name in shape.attributes}
     traits = {name: value for name, value in wanted.items() if name not in decided}
     fitting = [s for s in shapes if s.things and fits(s.attributes, {n: v for n, v in wanted.items() if n in decided})]
@@ -79,7 +81,7 @@ def _candidate(store: Store, blueprint: Blueprint, wanted: Attributes) -> Candid
     if blueprint.limit is not None:
         things = min(things, blueprint.limit)
     bound = None if blueprint.seats is None else things * blueprint.seats
-    return Candidate(blueprint, tuple(s.id for s in fitting), traits, bound)
+    return Candidate(blueprint, tuple(s.id for s in fitting), traits, wanted, bound)
 
 
 def _count_things(store: Store, shapes: Sequence[Shape], traits: Attributes) -> int:

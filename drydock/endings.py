@@ -1,6 +1,6 @@
 """How leases and resources end. Every function here is part of the transaction that its caller has open.
 
-The order never varies: a lease takes no more, the blueprint cleans up after it, its slot locks and its seat are freed;
+What stands on a lease goes before it, and gives it back. The order never varies: a lease takes no more, the blueprint cleans up after it, its slot locks and its seat are freed;
 then the resource may be torn down, and only when it really is gone are its slot locks, its binding and its place in
 the limit free. Ends may be asked for twice, by anybody, at any time: compare-and-set lets one through. Whoever waits
 for what became free is served in the same transaction, and the process that a lease is bound to is told.
@@ -92,6 +92,11 @@ def release_lease(
         if building is not None:
             start_destroying(store, building, ResourceStatus.PENDING, "resource.released")
         return Released(released=True, resource=building)
+    if ending.carries is not None:  # what it stands on may be nobody else's before it is gone
+        store.move("lease", id, ending.status, LeaseStatus.RELEASED, not_before=0.0, failures=0)
+        store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
+        release_resource(store, ending.carries, worker, "what it stands on was " + ("lost" if lost else "given back"))
+        return Released(released=not late, lease=id)
     if ending.status is LeaseStatus.ACTIVE and "destroy_lease" not in ending.hooks:
         to_tear_down = end_lease(store, id, ending, worker=worker, event=event, reason=reason)
         return Released(released=not late, resource=to_tear_down)
@@ -115,7 +120,9 @@ def release_broken(store: Store, id: int, worker: str | None, reason: str) -> Re
     return release_lease(store, id, worker, reason, lost=held)
 
 
-def release_resource(store: Store, id: int, worker: str | None, reason: str | None = None) -> bool:
+def release_resource(
+    store: Store, id: int, worker: str | None, reason: str | None = None, *, event: str = "resource.released"
+) -> bool:
     """Take a resource out of use and give back the leases on it. False if it was on its way out already.
 
     A lease that was not ready yet is left for `Steps` to throw back, since its request can be served elsewhere.
@@ -125,7 +132,7 @@ def release_resource(store: Store, id: int, worker: str | None, reason: str | No
         raise NotFound("resource", id)
     if resource.status not in (ResourceStatus.PENDING, ResourceStatus.ACTIVE):
         return False
-    start_destroying(store, id, resource.status, "resource.released", worker=worker, reason=reason)
+    start_destroying(store, id, resource.status, event, worker=worker, reason=reason)
     for lease in store.leases.on_resource(id):
         ending = store.leases.ending(lease)
         if ending and ending.status is LeaseStatus.ACTIVE:
@@ -197,8 +204,9 @@ def start_destroying(
         finish_destroying(store, resource, ResourceStatus.RELEASED)
 
 
-def finish_destroying(store: Store, resource: int, status: ResourceStatus) -> None:
-    """Record that the thing is gone: only now are its slot locks, its binding and its place in the limit free."""
+def finish_destroying(store: Store, resource: int, status: ResourceStatus, worker: str | None = None) -> None:
+    """Record that the thing is gone: only now are its slot locks, its binding and its place in the limit free, and what
+    it stood on is given back."""
     now = store.resources.get(resource)
     if now is None or now.used:
         raise StatusChanged("resource", resource, (status,), "in use")
@@ -211,6 +219,14 @@ def finish_destroying(store: Store, resource: int, status: ResourceStatus) -> No
     store.offers.let_go(resource, now.fence)
     store.offers.free_room(store.resources.blueprint_of(resource))
     store.events.add("resource.destroyed", resource=resource, blueprint=now.blueprint, name=now.name)
+    under = store.leases.under(resource)
+    if under is not None:
+        store.leases.put_down(under)
+        ending = store.leases.ending(under)
+        if ending and ending.status is LeaseStatus.RELEASED and "destroy_lease" not in ending.hooks:
+            end_lease(store, under, ending, worker=worker)
+        else:
+            release_lease(store, under, worker, "what stood on it is gone")
 
 
 def _told(reason: str | None) -> dict[str, str]:

@@ -65,6 +65,8 @@ class Blueprint(NamedTuple):
     cooldown: float = 0.0  #: seconds that a resource rests after a lease on it was lost instead of given back
     lifetime: float | None = None  #: seconds from its start after which a resource goes, with the leases on it
     ttl: float | None = None  #: seconds after its last lease at which an idle resource goes
+    per_lease: tuple[str, ...] = ()  #: wanted attributes of these names are for the lease; no resource need have them
+    observe_every: float | None = None  #: seconds between two looks at what is outside; None: no looks
 
 
 class Binding(NamedTuple):
@@ -121,6 +123,7 @@ class Lease(NamedTuple):
     ended_at: float | None
     reason: str | None  #: why it broke or was given up
     resource: Resource | None  #: None until granted
+    carries: int | None = None  #: the resource that stands on it, and must go before it
 
     @property
     def demand(self) -> Demand:

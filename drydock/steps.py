@@ -10,10 +10,10 @@ taken it up by then.
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .allocator import grant, lease_locks
-from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo
+from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo, Support
 from .discovery import KindClass, describe, load_kind, make
 from .endings import (
     check_held,
@@ -25,7 +25,8 @@ from .endings import (
     start_destroying,
     vacate,
 )
-from .errors import BlueprintError, ConfigError, Conflict, NotFound, Refused, Terminated, Yield, quoted
+from .errors import BlueprintError, ConfigError, Conflict, Gone, NotFound, Refused, Terminated, Yield, printable, quoted
+from .interfaces import Interface, check_interface
 from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
 from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
 from .store.base import Store
@@ -78,11 +79,11 @@ class Steps:
             raise BlueprintError(row.name, "import", str(error)) from error
 
     def call(self, blueprint: str, step: str, hook: Callable[[], object]) -> object:
-        """Run the author's code; whatever it raises but `Yield`, ^C and the end is a `BlueprintError` that names it."""
+        """Run the author's code; whatever it raises but `Yield`, `Gone`, ^C and the end is a `BlueprintError` that names it."""
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for our answers alone
                 return hook()
-        except (Yield, KeyboardInterrupt, Terminated, BlueprintError):
+        except (Yield, Gone, KeyboardInterrupt, Terminated, BlueprintError):
             raise
         except BaseException as error:
             raise BlueprintError(blueprint, step, describe(error)) from error
@@ -95,6 +96,28 @@ class Steps:
             if isinstance(error.__cause__, ConfigError | Refused):
                 raise type(error.__cause__)(f"blueprint {quoted(blueprint)}: {error.__cause__}") from error
             raise
+
+    def resource_info(self, resource: Resource) -> ResourceInfo:
+        """What the author's code is told of a resource, and of what it stands on."""
+        under = self.store.leases.under(resource.id)
+        lease = None if under is None else self.store.leases.get(under)
+        on = lease.resource if lease else None
+        support = on and Support(on.name, on.type, on.attributes, self._interface_if_any(on))
+        return ResourceInfo(resource.id, resource.name, resource.type, resource.attributes, support)
+
+    def _interface_if_any(self, resource: Resource) -> Interface | None:
+        try:
+            return self.interface(resource)
+        except ConfigError:
+            return None
+
+    def interface(self, resource: Resource) -> Interface:
+        """Where commands for a resource run. Raises `ConfigError` when its kind knows no way."""
+        row = self._row(resource)
+        about = self.resource_info(resource)
+        found = self.ask(row.name, "interface", lambda: self.blueprint(row).interface(about))
+        self.call(row.name, "interface", lambda: check_interface(found))
+        return cast(Interface, found)
 
     # ---- resources
 
@@ -174,7 +197,10 @@ class Steps:
         if outcome.again_after is not None:
             return self._put_down("resource", resource, outcome)
         with self._record("resource", resource.id):
-            finish_destroying(self.store, resource.id, resource.status)
+            under = self.store.leases.under(resource.id)
+            finish_destroying(self.store, resource.id, resource.status, self.store.process)
+        if under is not None:
+            self.step_lease(under)
         return _DONE
 
     # ---- leases
@@ -182,7 +208,10 @@ class Steps:
     def step_lease(self, id: int) -> Outcome:
         """Run the hook that lease `id` waits for, if nobody else does. What the hook raises is in the outcome."""
         found = self.store.leases.get(id)
-        if found is None or found.status not in LEASE_MOVING or not self._claim("lease", id):
+        # What stands on it goes first, and the end of that comes back here.
+        if found is None or found.status not in LEASE_MOVING or found.carries is not None:
+            return _NOT_OURS
+        if not self._claim("lease", id):
             return _NOT_OURS
         lease = self.store.leases.get(id)  # as it is now that it is ours
         assert lease is not None
@@ -289,6 +318,7 @@ class Steps:
             else:
                 done = release_broken(self.store, lease, self.store.process, broken)
         if done.lease is not None:
+            self._finish_upon(done.lease)
             self.step_lease(done.lease)
         if done.resource is not None:
             self.step_resource(done.resource)
@@ -321,10 +351,20 @@ class Steps:
         """Take a resource out of use, its leases first, and tear it down. False if it was on its way out already."""
         with self.store.write():
             released = release_resource(self.store, resource, self.store.process, reason)
+        self._finish_resource(resource)
+        return released
+
+    def _finish_resource(self, resource: int) -> None:
         for lease in self.store.leases.on_resource(resource):
+            self._finish_upon(lease)
             self.step_lease(lease)
         self.step_resource(resource)
-        return released
+
+    def _finish_upon(self, lease: int) -> None:
+        """Tear down what stands on a lease that is over."""
+        found = self.store.leases.get(lease)
+        if found is not None and found.carries is not None and found.status in LEASE_MOVING:
+            self._finish_resource(found.carries)
 
     # ---- what they share
 
@@ -340,11 +380,15 @@ class Steps:
                 raise _TakenUpError
             yield
 
-    def _run(self, resource: Resource, step: str, lease: Lease | None = None) -> Outcome:
+    def _row(self, resource: Resource) -> Blueprint:
         row = self.store.offers.blueprint(resource.blueprint)
         if row is None:
             raise NotFound("blueprint", resource.blueprint)
-        about = ResourceInfo(resource.id, resource.name, resource.type, resource.attributes)
+        return row
+
+    def _run(self, resource: Resource, step: str, lease: Lease | None = None) -> Outcome:
+        row = self._row(resource)
+        about = self.resource_info(resource)
         try:
             hook = getattr(self.blueprint(row), step)
             if lease is None:
@@ -354,9 +398,65 @@ class Steps:
                 self.call(row.name, step, lambda: hook(about, asked))
         except Yield as later:
             return Outcome(moved=False, again_after=later.after)
+        except Gone as gone:
+            if step == "observe":
+                raise
+            return Outcome(moved=True, error=BlueprintError(row.name, step, f"Gone: {gone}"))
         except BlueprintError as error:
             return Outcome(moved=True, error=error)
         return _DONE
+
+    # ---- looking whether it is still there
+
+    def observe(self, id: int) -> None:
+        """Ask the kind whether an active resource is still there, if nobody else does just now."""
+        with self.store.write():
+            if not self.store.resources.take_look(id, self.store.clock()):
+                return
+        resource = self.store.resources.get(id)
+        if resource is None or resource.status is not ResourceStatus.ACTIVE:
+            return
+        try:
+            outcome = self._run(resource, "observe")
+        except Gone as gone:
+            with self.store.write():
+                lost = release_resource(self.store, id, None, printable(gone.reason), event="resource.gone")
+            if lost:
+                self._finish_resource(id)
+            return
+        if outcome.error:
+            with self.store.write():
+                self._tell("resource.observe-failed", resource, error=str(outcome.error))
+
+    def look_for_missing(self, name: str) -> None:
+        """Ask a pool which of its bindings are not there, if nobody else does just now, and withhold those."""
+        with self.store.write():
+            if not self.store.offers.take_look(name, self.store.clock()):
+                return
+        row = self.store.offers.blueprint(name)
+        if row is None:
+            return
+        try:
+            missing = self._missing(row)
+        except (BlueprintError, Yield) as error:
+            with self.store.write():
+                self.store.events.add("blueprint.observe-failed", blueprint=name, error=str(error))
+            return
+        with self.store.write():
+            gone, back = self.store.offers.set_missing(row.id, missing)
+            if gone or back:
+                self.store.offers.changed()
+            for names, verb in ((gone, "missing"), (back, "back")):
+                if names:
+                    self.store.events.add(f"binding.{verb}", blueprint=name, names=names[:20], count=len(names))
+
+    def _missing(self, row: Blueprint) -> list[str]:
+        pool = self.blueprint(row)
+        assert isinstance(pool, Pool)
+        found = self.call(row.name, "missing", lambda: list(pool.missing(frozenset(self.store.offers.leased(row.id)))))
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise BlueprintError(row.name, "missing", f"must give names of bindings, got {printable(found)}")
+        return found
 
     def _put_down(self, table: str, about: Lease | Resource, outcome: Outcome) -> Outcome:
         with self._record(table, about.id):

@@ -116,7 +116,7 @@ class Tender:
     # ---- what is in transition
 
     def tend(self) -> bool:
-        """`reap`, then run every hook that is due and that nobody is at work on.
+        """`reap`, then run every hook that is due and that nobody is at work on, and look at what is to be looked at.
 
         What a hook raises here is an event, not an error: it must not keep anybody from leasing something else.
         """
@@ -131,6 +131,15 @@ class Tender:
                 found = True
                 with contextlib.suppress(DrydockError):
                     self.steps.step_resource(id)
+        now = self.store.clock()
+        for id in self.store.resources.to_observe(now):
+            if not self.stopping:
+                with contextlib.suppress(DrydockError):
+                    self.steps.observe(id)
+        for name in self.store.offers.to_observe(now):
+            if not self.stopping:
+                with contextlib.suppress(DrydockError):
+                    self.steps.look_for_missing(name)
         if self.forgetting.due():
             self.forgetting.step()
         return found

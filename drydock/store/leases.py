@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "l.id, l.status, l.type, l.blueprints, l.owner, l.priority, l.attributes, l.slot_locks, l.fence, l.until, l.ttl,"
-    " l.created_at, l.granted_at, l.ended_at, l.reason"
+    " l.created_at, l.granted_at, l.ended_at, l.reason, l.carries"
 )
-_WIDTH = 15
+_WIDTH = 16
 # Word for word the condition of the index lease_deadline, or it is not used.
 _HAS_DEADLINE = "deadline IS NOT NULL AND status IN ('acquired', 'active')"
 _FROM = "FROM lease l LEFT JOIN resource r ON r.id = l.resource LEFT JOIN blueprint p ON p.id = r.blueprint"
@@ -71,6 +71,7 @@ class Ending(NamedTuple):
     blueprint: str | None
     hooks: frozenset[str]
     cooldown: float
+    carries: int | None
 
 
 class Span(NamedTuple):
@@ -316,7 +317,7 @@ class Leases:
     def ending(self, id: int) -> Ending | None:
         row = self._store.row(
             f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, l.process, l.type,"
-            f" l.until, l.deadline, l.boot, p.name, p.hooks, p.cooldown {_FROM} WHERE l.id = :id",
+            f" l.until, l.deadline, l.boot, p.name, p.hooks, p.cooldown, l.carries {_FROM} WHERE l.id = :id",
             id=id,
         )
         return _ending(row) if row else None
@@ -324,9 +325,11 @@ class Leases:
     # In both, the order is made here: asked for by the statement, it would be had by walking through all leases ever.
 
     def moving(self) -> list[tuple[int, LeaseStatus, str | None, float]]:
-        """Leases that somebody must move on: id, status, the process at work on it, not before when."""
+        """Leases that somebody must move on, now that nothing stands on them: id, status, the process at work on it, not
+        before when."""
         rows = self._store.rows(
             "SELECT id, status, worker, not_before FROM lease WHERE status IN ('acquired', 'released', 'broken')"
+            " AND carries IS NULL"
         )
         return sorted((id, LeaseStatus(status), worker, not_before) for id, status, worker, not_before in rows)
 
@@ -362,6 +365,32 @@ class Leases:
         """Let the lease end when `process` dies; None: let it outlive whoever asked for it."""
         self._store.run("UPDATE lease SET process = :process WHERE id = :id", id=id, process=process)
 
+    # ---- what stands on it
+
+    def carry(self, id: int, resource: int, process: str) -> bool:
+        """Let a resource stand on an active lease of this process, which lasts as long as that from now on. False if it is
+        not such a lease (any more)."""
+        return bool(
+            self._store.change(
+                "UPDATE lease SET carries = :resource, process = NULL WHERE id = :id AND status = 'active'"
+                " AND carries IS NULL AND process = :process",
+                id=id,
+                resource=resource,
+                process=process,
+            )
+        )
+
+    def under(self, resource: int) -> int | None:
+        """The lease that a resource stands on."""
+        row = self._store.row(
+            "SELECT id FROM lease WHERE carries IS NOT NULL AND carries = :resource", resource=resource
+        )
+        return row[0] if row else None
+
+    def put_down(self, id: int) -> None:
+        """Note that nothing stands on it any more."""
+        self._store.run("UPDATE lease SET carries = NULL WHERE id = :id", id=id)
+
     def count_failure(self, id: int) -> int:
         """Note that a build for this lease failed; return how many did."""
         row = self._store.row("UPDATE lease SET failures = failures + 1 WHERE id = :id RETURNING failures", id=id)
@@ -370,7 +399,7 @@ class Leases:
 
 @reads("lease")
 def _ending(row: tuple[Any, ...]) -> Ending:
-    _, status, resource, locks, fence, process, type, until, deadline, boot, blueprint, hooks, cooldown = row
+    _, status, resource, locks, fence, process, type, until, deadline, boot, blueprint, hooks, cooldown, carries = row
     return Ending(
         status_of(LeaseStatus, status),
         resource,
@@ -384,6 +413,7 @@ def _ending(row: tuple[Any, ...]) -> Ending:
         blueprint,
         frozenset(hooks.split()) if hooks else frozenset(),
         cooldown or 0.0,
+        carries,
     )
 
 
@@ -405,6 +435,7 @@ def _lease(row: tuple[Any, ...]) -> Lease:
         granted,
         ended,
         reason,
+        carries,
     ) = row[:_WIDTH]
     resource = resources.from_row(row[_WIDTH:]) if row[_WIDTH] is not None else None
     return Lease(
@@ -424,6 +455,7 @@ def _lease(row: tuple[Any, ...]) -> Lease:
         moment_or_none(ended, "ended_at"),
         reason,
         resource,
+        carries,
     )
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..attributes import canonical
 from ..model import Binding, Blueprint
-from .records import pairs, reads, text
+from .records import pairs, reads, text, texts
 
 if TYPE_CHECKING:
     from .base import Store
 
-_BLUEPRINT = "id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled = 1 AND listed = 1, live, cooldown, lifetime, ttl"
-_FREE = "b.resource IS NULL AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1"
+_BLUEPRINT = "id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled = 1 AND listed = 1, live, cooldown, lifetime, ttl, per_lease, observe_every"
+_FREE = "b.resource IS NULL AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 AND b.missing = 0"
 _SITE = "b.id, b.name, b.blueprint, b.shape, b.slot_lock, b.lease_locks, b.attributes, b.fence"
 
 
@@ -87,11 +87,13 @@ class Offers:
         """Insert it, or replace the one of the same name, whose id, live count and switch stay; return the id."""
         row = self._store.row(
             "INSERT INTO blueprint (name, kind, type, source, seats, most, grace, pooled, hooks, enabled, listed, live, bounded_at,"
-            " cooldown, lifetime, ttl)"
-            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0, 0, :cooldown, :lifetime, :ttl)"
+            " cooldown, lifetime, ttl, per_lease, observe_every, observe_at)"
+            " VALUES (:name, :kind, :type, :source, :seats, :most, :grace, :pooled, :hooks, 1, 1, 0, 0, :cooldown, :lifetime, :ttl,"
+            " :per_lease, :observe_every, :observe_at)"
             " ON CONFLICT (name) DO UPDATE SET kind = :kind, type = :type, source = :source,"
             " seats = :seats, most = :most, grace = :grace, pooled = :pooled, hooks = :hooks, listed = 1,"
-            " cooldown = :cooldown, lifetime = :lifetime, ttl = :ttl,"
+            " cooldown = :cooldown, lifetime = :lifetime, ttl = :ttl, per_lease = :per_lease,"
+            " observe_every = :observe_every, observe_at = :observe_at,"
             " bounded_at = CASE WHEN COALESCE(blueprint.seats, 0) = COALESCE(:seats, 0)"
             " AND COALESCE(blueprint.most, 0) = COALESCE(:most, 0) THEN blueprint.bounded_at ELSE :now END"
             " RETURNING id",
@@ -107,6 +109,9 @@ class Offers:
             cooldown=blueprint.cooldown,
             lifetime=blueprint.lifetime,
             ttl=blueprint.ttl,
+            per_lease=canonical(blueprint.per_lease),
+            observe_every=blueprint.observe_every,
+            observe_at=self._store.clock() if blueprint.pooled and blueprint.observe_every is not None else None,
             now=self._after_all_of(blueprint.name),
         )
         assert row is not None
@@ -246,7 +251,7 @@ class Offers:
     def bindings(self) -> list[Binding]:
         """Every binding that is listed, or that a live resource still stands on."""
         rows = self._store.rows(
-            "SELECT b.id, b.name, p.name, b.enabled = 1 AND b.in_service = 1 AND b.listed = 1, b.resource"
+            "SELECT b.id, b.name, p.name, b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 AND b.missing = 0, b.resource"
             " FROM binding b JOIN blueprint p ON p.id = b.blueprint"
             " WHERE b.listed = 1 OR b.resource IS NOT NULL ORDER BY p.id, b.id"
         )
@@ -264,6 +269,52 @@ class Offers:
         for (touched,) in set(rows):
             self.refresh_resources(touched)
         return len(rows)
+
+    # ---- what is missing
+
+    def to_observe(self, now: float) -> list[str]:
+        """The pools in use that are to be asked what is missing."""
+        rows = self._store.rows(
+            "SELECT name FROM blueprint WHERE observe_at IS NOT NULL AND observe_at <= :now AND listed = 1 ORDER BY id",
+            now=now,
+        )
+        return [name for (name,) in rows]
+
+    def take_look(self, name: str, now: float) -> bool:
+        """Have the next look at this pool, unless somebody else has it; the one after that is due in its time."""
+        return bool(
+            self._store.change(
+                "UPDATE blueprint SET observe_at = :now + observe_every WHERE name = :name AND observe_at <= :now",
+                name=name,
+                now=now,
+            )
+        )
+
+    def leased(self, blueprint: int) -> list[str]:
+        """The names of the bindings on which there are leases."""
+        rows = self._store.rows(
+            "SELECT b.name FROM binding b JOIN resource r ON r.id = b.resource WHERE b.blueprint = :blueprint AND r.used > 0"
+            " AND b.resource IS NOT NULL ORDER BY b.id",
+            blueprint=blueprint,
+        )
+        return [name for (name,) in rows]
+
+    def set_missing(self, blueprint: int, names: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Withhold the bindings of these names, and no other; return those that went missing now, and those that are back."""
+        missing = set(names)
+        gone: list[str] = []
+        back: list[str] = []
+        for id, name, was_missing in self._store.rows(
+            "SELECT id, name, missing FROM binding WHERE blueprint = :blueprint ORDER BY id", blueprint=blueprint
+        ):
+            if (name in missing) != bool(was_missing):
+                (back if was_missing else gone).append(name)
+                self._store.run(
+                    "UPDATE binding SET missing = :missing WHERE id = :id", id=id, missing=int(not was_missing)
+                )
+        if gone or back:
+            self.refresh_resources(blueprint)
+        return gone, back
 
     def declared(self, blueprint: int) -> dict[str, tuple[int, Declared, bool]]:
         """The bindings kept for a blueprint, by name: id, declaration, and whether it is still listed."""
@@ -319,7 +370,7 @@ class Offers:
         over; copy the seats."""
         self._store.run(
             "UPDATE resource SET open = CASE WHEN binding IS NULL OR EXISTS (SELECT 1 FROM binding b"
-            " WHERE b.id = resource.binding AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1"
+            " WHERE b.id = resource.binding AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 AND b.missing = 0"
             " AND b.attributes = resource.attributes AND b.shape = resource.shape) THEN 1 ELSE 0 END"
             " * CASE WHEN until <= :now THEN 0 ELSE 1 END,"
             " seats = COALESCE((SELECT p.seats FROM blueprint p WHERE p.id = :blueprint), :unlimited)"
@@ -396,7 +447,8 @@ UNLIMITED = 2**31 - 1
 
 @reads("blueprint")
 def _blueprint(row: tuple[Any, ...]) -> Blueprint:
-    id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled, live, cooldown, lifetime, ttl = row
+    id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled, live, *times = row
+    cooldown, lifetime, ttl, per_lease, observe_every = times
     return Blueprint(
         id,
         text(name, "name"),
@@ -413,6 +465,8 @@ def _blueprint(row: tuple[Any, ...]) -> Blueprint:
         cooldown,
         lifetime,
         ttl,
+        texts(per_lease, "per_lease"),
+        observe_every,
     )
 
 

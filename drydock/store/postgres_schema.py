@@ -192,6 +192,24 @@ INSERT INTO store (id, name, version, config, created_at)
     VALUES (1, substr(md5(gen_random_uuid()::text), 1, 12), 0, 1, EXTRACT(EPOCH FROM clock_timestamp()));
 """
 
+STANDING_AND_LOOKING = f"""
+ALTER TABLE lease ADD COLUMN carries BIGINT;
+CREATE INDEX lease_carries ON lease (carries) WHERE carries IS NOT NULL;
+
+ALTER TABLE blueprint ADD COLUMN per_lease {_TEXT} NOT NULL DEFAULT '[]';
+ALTER TABLE blueprint ADD COLUMN observe_every {_REAL};
+ALTER TABLE blueprint ADD COLUMN observe_at {_REAL};
+CREATE INDEX blueprint_observe ON blueprint (observe_at) WHERE observe_at IS NOT NULL;
+
+ALTER TABLE resource ADD COLUMN observe_at {_REAL};
+CREATE INDEX resource_observe ON resource (observe_at) WHERE observe_at IS NOT NULL AND status = 'active';
+
+ALTER TABLE binding ADD COLUMN missing BIGINT NOT NULL DEFAULT 0;
+DROP INDEX binding_free;
+CREATE INDEX binding_free ON binding (shape, id)
+    WHERE resource IS NULL AND enabled = 1 AND in_service = 1 AND listed = 1 AND missing = 0;
+"""
+
 #: each is made once, in order; a new one is added at the end
-CHANGES = (FIRST_TABLES,)
+CHANGES = (FIRST_TABLES, STANDING_AND_LOOKING)
 VERSION = len(CHANGES)

@@ -82,13 +82,14 @@ class Resources:
         worker: str | None,
         lifetime: float | None,
         ttl: float | None,
+        observe_every: float | None,
     ) -> int:
         """Insert a resource that holds no slot lock yet; return its id."""
         row = self._store.row(
             "INSERT INTO resource (blueprint, binding, shape, name, type, status, attributes, slot_locks, lease_locks, seats,"
-            " used, open, fence, built_for, worker, not_before, created_at, idle_since, until, ttl) VALUES (:blueprint, :binding, :shape,"
+            " used, open, fence, built_for, worker, not_before, created_at, idle_since, until, ttl, observe_at) VALUES (:blueprint, :binding, :shape,"
             " :name, :type, :status, :attributes, '[]', :lease_locks, :seats, 0, 1, :fence, :built_for, :worker, 0, :now, :now,"
-            " :now + :lifetime, :ttl)"
+            " :now + :lifetime, :ttl, :now + :observe_every)"
             " RETURNING id",
             blueprint=blueprint,
             binding=binding,
@@ -104,6 +105,7 @@ class Resources:
             worker=worker,
             lifetime=lifetime,
             ttl=ttl,
+            observe_every=observe_every,
             now=self._store.clock(),
         )
         assert row is not None
@@ -204,10 +206,22 @@ class Resources:
             f"SELECT r.id, r.attributes, r.idle_since, p.grace {_FROM}"
             f" JOIN binding b ON b.resource = r.id WHERE {_ROOM} AND r.used = 0 AND r.shape IN"
             " (SELECT s.id FROM shape s JOIN shape own ON own.blueprint <> s.blueprint WHERE own.id = :shape)"
-            " AND b.shape = :shape AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 ORDER BY r.idle_since LIMIT 1",
+            " AND b.shape = :shape AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 AND b.missing = 0 ORDER BY r.idle_since LIMIT 1",
             shape=shape,
         )
         return Idle(*row) if row else None
+
+    def idle_upon(self, shape: int, most: int) -> list[tuple[Idle, str]]:
+        """Idle resources that stand on a lease of something of this shape, least recently used first, each with the
+        attributes of that something."""
+        rows = self._store.rows(
+            f"SELECT r.id, r.attributes, r.idle_since, p.grace, under.attributes {_FROM} JOIN lease l ON l.carries = r.id"
+            f" JOIN resource under ON under.id = l.resource WHERE {_ROOM} AND r.used = 0 AND l.carries IS NOT NULL"
+            " AND under.shape = :shape ORDER BY r.idle_since, r.id LIMIT :most",
+            shape=shape,
+            most=most,
+        )
+        return [(Idle(*row[:4]), row[4]) for row in rows]
 
     def idle_and_closed(self) -> list[int]:
         """Idle resources that may take no new lease, since what they stand on is switched off, gone or changed, and that
@@ -360,17 +374,38 @@ class Resources:
         )
 
     def next_end(self) -> float | None:
-        """In how many seconds the next resource has come to an end, has rested, or is to have its hook called again."""
+        """In how many seconds the next resource has come to an end, has rested, or is to have a hook called."""
         row = self._store.row(
             "SELECT (SELECT min(until) FROM resource WHERE until IS NOT NULL AND status = 'active' AND until > :now),"
             " (SELECT min(idle_since + ttl) FROM resource WHERE ttl IS NOT NULL AND used = 0 AND status = 'active'"
             " AND idle_since + ttl > :now),"
             " (SELECT min(rests_until) FROM resource WHERE rests_until IS NOT NULL AND rests_until > :now),"
-            " (SELECT min(not_before) FROM resource WHERE status IN ('pending', 'released', 'broken') AND not_before > :now)",
+            " (SELECT min(not_before) FROM resource WHERE status IN ('pending', 'released', 'broken') AND not_before > :now),"
+            " (SELECT min(observe_at) FROM resource WHERE observe_at IS NOT NULL AND status = 'active' AND observe_at > :now),"
+            " (SELECT min(observe_at) FROM blueprint WHERE observe_at IS NOT NULL AND observe_at > :now)",
             now=self._store.clock(),
         )
         assert row is not None
         return min((moment - self._store.clock() for moment in row if moment is not None), default=None)
+
+    def to_observe(self, now: float) -> list[int]:
+        """Active resources that are to be looked at, to see whether they are still there."""
+        rows = self._store.rows(
+            "SELECT id FROM resource WHERE observe_at IS NOT NULL AND status = 'active' AND observe_at <= :now ORDER BY observe_at",
+            now=now,
+        )
+        return [id for (id,) in rows]
+
+    def take_look(self, id: int, now: float) -> bool:
+        """Have the next look at this resource, unless somebody else has it; the one after that is due in its time."""
+        return bool(
+            self._store.change(
+                "UPDATE resource SET observe_at = :now + (SELECT observe_every FROM blueprint b WHERE b.id = resource.blueprint)"
+                " WHERE id = :id AND status = 'active' AND observe_at <= :now",
+                id=id,
+                now=now,
+            )
+        )
 
     def count_failure(self, id: int) -> int:
         """Note that its hook failed once more in a row; return how often."""

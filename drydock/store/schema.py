@@ -251,3 +251,30 @@ def waiting_and_ending(db: "Database") -> None:
     for statement in WAITING_AND_ENDING.split(";\n"):
         if statement.strip():
             db.conn.execute(statement)
+
+
+# What a resource stands on is a lease of its own; and what is looked at now and then, to see whether it is still there.
+STANDING_AND_LOOKING = """
+ALTER TABLE lease ADD COLUMN carries INTEGER;
+CREATE INDEX lease_carries ON lease (carries) WHERE carries IS NOT NULL;
+
+ALTER TABLE blueprint ADD COLUMN per_lease TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE blueprint ADD COLUMN observe_every REAL;
+ALTER TABLE blueprint ADD COLUMN observe_at REAL;
+CREATE INDEX blueprint_observe ON blueprint (observe_at) WHERE observe_at IS NOT NULL;
+
+ALTER TABLE resource ADD COLUMN observe_at REAL;
+CREATE INDEX resource_observe ON resource (observe_at) WHERE observe_at IS NOT NULL AND status = 'active';
+
+ALTER TABLE binding ADD COLUMN missing INTEGER NOT NULL DEFAULT 0;
+DROP INDEX binding_free;
+CREATE INDEX binding_free ON binding (shape, id)
+    WHERE resource IS NULL AND enabled = 1 AND in_service = 1 AND listed = 1 AND missing = 0;
+"""
+
+
+@migrations()
+def standing_and_looking(db: "Database") -> None:
+    for statement in STANDING_AND_LOOKING.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
