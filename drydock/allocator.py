@@ -130,7 +130,6 @@ class Allocator:
         self,
         store: Store,
         possible: Candidates,
-        wanted: Attributes,
         *,
         process: str | None = None,
         proposals: Iterable[Proposal] | None = None,
@@ -142,7 +141,6 @@ class Allocator:
         self.store = store
         self.ahead = ahead or Ahead()
         self.candidates = _not_kept(possible.enabled, self.ahead.shapes)
-        self.wanted = wanted
         self.process = process
         self.proposals = None if proposals is None else list(proposals)
         self.in_the_way = [int(holder[9:]) for holder in in_the_way if holder.startswith("resource:")]
@@ -318,6 +316,8 @@ class Allocator:
             return None
         try:
             with self.store.attempt():
+                if proposal.on is not None and proposal.under is None:
+                    return None  # its requester has to lease that first
                 if not self.store.offers.take_room(blueprint.id):
                     return None
                 resource = self._add(lease, blueprint, proposal)

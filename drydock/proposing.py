@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .allocator import Proposal, site_proposal
 from .attributes import canonical, check, check_name
-from .blueprint import Builder, Plan
+from .blueprint import Builder, Need, Plan
 from .candidates import Candidates, free_sites
 from .errors import BlueprintError, ConfigError, NeverPossible, quoted
 from .model import Attributes, Blueprint, Demand
@@ -87,10 +87,21 @@ def checked_plan(blueprint: str, plan: object) -> Plan:
             slot_locks=checked_locks(plan.slot_locks),
             lease_locks=checked_locks(plan.lease_locks),
             attributes=check(plan.attributes, "plan"),
+            on=None if plan.on is None else _checked_need(plan.on),
         )
     except ConfigError as error:
         raise BlueprintError(blueprint, "plans", str(error)) from error
 
 
+def _checked_need(need: object) -> Need:
+    if not isinstance(need, Need):
+        raise ConfigError(f"what a plan stands on must be a Need, not {type(need).__name__}")
+    check_name(need.type, "type of what it stands on")
+    for name in need.blueprints:
+        check_name(name, "blueprint of what it stands on")
+    return need._replace(blueprints=tuple(need.blueprints), attributes=check(need.attributes, "what it stands on"))
+
+
 def _proposal(blueprint: Blueprint, shape: int, plan: Plan) -> Proposal:
-    return Proposal(blueprint.id, plan.name, plan.slot_locks, dump(plan.lease_locks), plan.attributes, shape)
+    locks = dump(plan.lease_locks)
+    return Proposal(blueprint.id, plan.name, plan.slot_locks, locks, plan.attributes, shape, on=plan.on)

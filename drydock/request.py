@@ -2,16 +2,19 @@
 
 A request is in the queue from the moment it asks. In its turn it decides, does the work that the decision names, and
 decides again, until it holds all that it asked for or its time is up. While there is nothing for it, it sleeps: whoever
-frees something grants it from afar and wakes it. Whatever ends it early, ^C included, leaves nothing of it behind.
+frees something grants it from afar and wakes it. What is to be built on something asks for that first, by a request of
+its own. Whatever ends it early, ^C included, leaves nothing of it behind.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .allocator import Act, Ahead, Allocator, Decision, Lab, Lost, decide_together
+from .allocator import Act, Ahead, Allocator, Decision, Lab, Lost, Proposal, decide_together
 from .attributes import canonical
+from .blueprint import Need
 from .candidates import Candidates
 from .errors import (
     BlueprintError,
@@ -77,6 +80,7 @@ class Request:
         self.preparing: list[int] = []  # granted, and not known to be active
         self.held: list[Lease] = []  # when all is granted
         self.proposals: Proposals | None = None
+        self.under: _Under | None = None  # for what would be built for it to stand on
         self.deadline: float | None = None
         self._kept_seconds: float | None = None  # for how long builders are kept for others who have not looked yet
         self._decision: Decision | None = None  # what the last look came to; None: there is something to look for
@@ -111,6 +115,7 @@ class Request:
             self._withdraw("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             raise
         finally:
+            self._drop_under()
             self.store.stop_watching()
 
     def go_on(self) -> None:
@@ -227,12 +232,14 @@ class Request:
                 self._keep_if_complete()
             self.unsure = False  # what was kept before that is kept, too
             decision, self._decision = self._decision, None
-        self.proposals = None
+        asked, self.proposals = self.proposals is not None, None
         if decision is None:  # not in the queue any more: granted from afar, or ended
             self._look_at_pending()
         elif decision.act is Act.PLANS:
             self.proposals = self._plan()
         elif decision.act is Act.WAIT:
+            if not asked:  # there is no room to build, so that what that needs is better used by others
+                self._drop_under()
             self._wait(decision.again_at)
         elif decision.act in (Act.BUILD, Act.CLEAR) and decision.resource is not None:
             self._work(decision.resource, decision.act)
@@ -248,7 +255,7 @@ class Request:
             self._look_at_pending()
         ready, in_the_way = self.proposals or (None, ())
         allocator = Allocator(
-            self.store, self._rested(), self.demand.attributes,
+            self.store, self._rested(),
             process=self.store.process, proposals=ready, in_the_way=in_the_way, ahead=ahead, lab=self.lab,
         )  # fmt: skip
         decision, granted = decide_together(allocator, self.pending)
@@ -273,12 +280,35 @@ class Request:
     def _plan(self) -> Proposals:
         """Ask the builders. One that fails is left alone for a while if there is somebody else to ask."""
         try:
-            return proposals(self.steps, self._rested(), self.demand.attributes, self.count)
+            found = proposals(self.steps, self._rested(), self.demand.attributes, self.count)
         except BlueprintError as error:
             if not any(c.blueprint.name != error.blueprint for c in self._rested().enabled):
                 raise
             self._rest(error, failures=MOST_FAILURES)
             return self._plan()
+        return found._replace(ready=self._supported(found.ready))
+
+    def _supported(self, ready: list[Proposal]) -> list[Proposal]:
+        """Give each plan what it is to stand on, as far as that is leased by now; ask for it if nobody has."""
+        need = next((proposal.on for proposal in ready if proposal.on is not None), None)
+        if self.under is not None and (self.under.need, self.under.count) != (need, len(self.pending)):
+            self._drop_under()
+        if need is None:
+            return ready
+        if self.under is None:
+            self.under = _Under(self, need)
+        leases = self.under.advance()
+        if leases is None:  # lost before anything stood on it
+            self._drop_under()
+            return self._supported(ready)
+        numbers = itertools.cycle(leases or [None])
+        # More plans than leases: a lease that carries something already is taken no second time.
+        return [p._replace(under=next(numbers)) if p.on == need else p for p in ready]
+
+    def _drop_under(self) -> None:
+        under, self.under = self.under, None
+        if under is not None:
+            under.drop()
 
     def _work(self, resource: int, act: Act) -> None:
         self.built = self.built or act is Act.BUILD
@@ -345,7 +375,9 @@ class Request:
         if self._is_over():
             return
         if self.progress:
-            self.progress(explain(self.store, self.possible, self.demand, self.ids))
+            self.progress(self._explain())
+        if self.under is not None and self.under.again_at is not None:
+            again_at = self.under.again_at if again_at is None else min(again_at, self.under.again_at)
         seldom = LOOK_EVERY_SECONDS * (5 if self.store.wakes_surely else 1)
         look_at = time.monotonic() + seldom
         kept_until = None if self._kept_seconds is None else time.monotonic() + self._kept_seconds
@@ -385,8 +417,16 @@ class Request:
 
     def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            why = explain(self.store, self.possible, self.demand, self.ids)
-            raise self.failure or NothingFree(nothing_free(self.possible, why))
+            about = self._in_the_way()
+            raise self.failure or NothingFree(nothing_free(about.possible, self._explain()))
+
+    def _in_the_way(self) -> "Request":
+        """The request that waits: this one, or the one for what it needs first."""
+        return self.under if self.under is not None and self.under.pending else self
+
+    def _explain(self) -> Waiting:
+        about = self._in_the_way()
+        return explain(self.store, about.possible, about.demand, about.ids)
 
     def _pause(self, seconds: float | None) -> None:
         """While somebody else is at work for this request: until he wakes us, at most so long."""
@@ -455,6 +495,59 @@ class Request:
             self.unsure = status is LeaseStatus.PENDING  # what others have granted is kept
             return status
         return self.store.leases.status(id) or LeaseStatus.DESTROYED
+
+
+class _Under(Request):
+    """A request for what is to stand under another request's resource. It has a place of its own in the queue, and never
+    sleeps: whoever asked for it does."""
+
+    def __init__(self, upper: Request, need: Need) -> None:
+        super().__init__(
+            upper.queue, upper.tender, Demand(need.type, need.blueprints, need.attributes), Terms(upper.terms.priority),
+            owner=upper.owner, count=len(upper.pending), keep=False, sleep=upper.sleep,
+        )  # fmt: skip
+        self.need = need
+        self.again_at: float | None = None  # when time alone may have changed the answer
+        self._sleeps = False
+        try:
+            self.store.insist(self._ask)
+        except BaseException:
+            self.drop()
+            raise
+
+    def advance(self) -> list[int] | None:
+        """Do all that can be done for it now. Return its leases once it holds them all, nothing before; None when they
+        were lost again."""
+        if self.held:
+            kept = all(self.store.leases.status(id) is LeaseStatus.ACTIVE for id in self.ids)
+            return self.ids if kept else None
+        due = self.again_at is not None and self.store.clock() >= self.again_at
+        self._look_at_pending()
+        if self._sleeps and self.pending and not due and self.store.version() == self._seen:
+            return []
+        self._sleeps = False
+        while (self.pending or self.preparing) and not self._sleeps:
+            try:
+                self.store.insist(self._step)
+            except _ForgottenError:
+                self.store.insist(self._ask)
+        if self.pending or self.preparing:
+            return []
+        if not self.held:
+            self.store.insist(self._keep)
+        return self.ids
+
+    def drop(self) -> None:
+        """Give back what nothing stands on: that alone is still bound to this process."""
+        self.unsure = True
+        self._withdraw("nothing is to stand on it any more")
+
+    def _wait(self, again_at: float | None) -> None:
+        self._sleeps, self.again_at = True, again_at
+
+    def _pause(self, seconds: float | None) -> None:
+        self._sleeps = True
+        self.again_at = None if seconds is None else self.store.clock() + seconds
 
 
 class _ForgottenError(Exception):

@@ -175,12 +175,11 @@ class Queue:
     ) -> Decision:
         """Give a request of somebody else what can be given without asking a blueprint: this seat, if it is about one."""
         first = waiters[0]
-        wanted = json.loads(first.attributes)
         # What his builders could build is for him to ask; here they count as asked, and nothing is reclaimed instead.
         roomy = self._roomy(possible, ahead)
         asked = () if any(not c.blueprint.pooled for c in possible.enabled) else None
         allocator = Allocator(
-            self.store, possible, wanted,
+            self.store, possible,
             process=first.process, proposals=asked, ahead=ahead, may_reclaim=not roomy,
         )  # fmt: skip
         taken = allocator.use(first.id, seat) if seat and len(waiters) == 1 else None
