@@ -1,0 +1,41 @@
+"""After a crash it does not clean up what one holder had."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from drydock.blueprint import Attributes, Builder, LeaseInfo, Plan, ResourceInfo, Setting, slot_lock
+from drydock.testing import BlueprintContract
+
+
+class Bad(Builder):
+    type = "folder"
+    settings_schema = {"root": Setting(str, "where the folders are")}
+
+    def plans(self, wanted: Attributes) -> Iterator[Plan]:
+        yield Plan("one", (slot_lock("folder", self.settings["root"], "one"),))
+
+    def activate(self, resource: ResourceInfo) -> None:
+        (Path(self.settings["root"]) / resource.name).mkdir(exist_ok=True)
+
+    def activate_lease(self, resource: ResourceInfo, lease: LeaseInfo) -> None:
+        folder = Path(self.settings["root"]) / resource.name
+        (folder / "secret").touch()
+        (folder / "ready").touch()
+
+    def destroy_lease(self, resource: ResourceInfo, lease: LeaseInfo) -> None:
+        folder = Path(self.settings["root"]) / resource.name
+        if (folder / "ready").exists():
+            (folder / "secret").unlink(missing_ok=True)
+            (folder / "ready").unlink(missing_ok=True)
+
+    def destroy(self, resource: ResourceInfo) -> None:
+        shutil.rmtree(Path(self.settings["root"]) / resource.name, ignore_errors=True)
+
+
+class TestIt(BlueprintContract):
+    kind = Bad
+
+    def settings(self, folder: Path) -> dict[str, Any]:
+        return {"root": str(folder)}
