@@ -3,6 +3,7 @@
     [blueprint.build]
     kind = "almanac-hosts"
     services = ["build-pool"]
+    ssh = { user = "ci" }      # as of `host-pool`, and so is `local`
 
     [almanac.device.build001]
     address = "10.0.0.1"
@@ -18,9 +19,20 @@ A service binds devices. However many services and blueprints name a device, it 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drydock.blueprint import Binding, ConfigError, Pool, Setting, check_name, listed, quoted, slot_lock
+from drydock.blueprint import (
+    Binding,
+    ConfigError,
+    Interface,
+    Pool,
+    ResourceInfo,
+    Setting,
+    check_name,
+    listed,
+    quoted,
+    slot_lock,
+)
 
-from .host_pool import host_attributes
+from .host_pool import WAY, check_way, host_attributes, way_to
 
 
 class AlmanacHosts(Pool):
@@ -28,7 +40,7 @@ class AlmanacHosts(Pool):
 
     type = "host"
     summary = "hosts of the [almanac] inventory, by service"
-    settings_schema = {"services": Setting(list, "names of [almanac.service.NAME] tables")}
+    settings_schema = {"services": Setting(list, "names of [almanac.service.NAME] tables"), **WAY}
     source_table = "almanac"
     shares_bindings = True
 
@@ -56,6 +68,12 @@ class AlmanacHosts(Pool):
             for device in service["devices"]:
                 if not isinstance(device, str) or device not in devices:
                     raise ConfigError(f"{where}: no device {quoted(device)}; known devices: {listed(devices)}")
+
+    def check(self) -> None:
+        check_way(self.settings)
+
+    def interface(self, resource: ResourceInfo) -> Interface:
+        return way_to(resource, self.settings)
 
     def bindings(self) -> Iterator[Binding]:
         devices, services = self.source.get("device", {}), self.source.get("service", {})

@@ -3,16 +3,38 @@
     [blueprint.lab]
     kind = "host-pool"
     hosts = ["h1", { name = "h3", address = "10.0.0.3", port = 22, attributes = { arch = "arm64" } }]
+    ssh = { user = "ci", identity_file = "/etc/drydock/id", known_hosts = "/etc/drydock/known_hosts" }   # each optional
 
-A host's address and port are attributes of it too, so that whoever leases it learns where it is.
+A host's address and port are attributes of it too, so that whoever leases it learns where it is; `drydock command` goes
+there over ssh. A host without an address is reached by its name. What `ssh` does not say is up to the ssh configuration of
+whoever runs the command. `local = true` says instead that the hosts are this very machine, by some names.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from drydock.blueprint import Binding, ConfigError, Pool, Setting, check_name, listed, quoted, slot_lock
+from drydock.blueprint import (
+    Binding,
+    ConfigError,
+    Interface,
+    Local,
+    Pool,
+    ResourceInfo,
+    Setting,
+    Ssh,
+    check_interface,
+    check_name,
+    listed,
+    quoted,
+    slot_lock,
+)
 
 MOST_PORTS = 65535
+#: how commands get to a host
+WAY = {
+    "ssh": Setting(dict, "how to log in: user, identity_file, known_hosts", {}),
+    "local": Setting(bool, "whether the hosts are this very machine", False),
+}
 
 
 class HostPool(Pool):
@@ -20,7 +42,10 @@ class HostPool(Pool):
 
     type = "host"
     summary = "a list of hosts"
-    settings_schema = {"hosts": Setting(list, "names, or tables with name, address, port, attributes")}
+    settings_schema = {"hosts": Setting(list, "names, or tables with name, address, port, attributes"), **WAY}
+
+    def check(self) -> None:
+        check_way(self.settings)
 
     def bindings(self) -> Iterator[Binding]:
         for number, given in enumerate(self.settings["hosts"], start=1):
@@ -29,6 +54,30 @@ class HostPool(Pool):
                 raise ConfigError(f'host {number}: missing "name"')
             name = check_name(host["name"], f"host {number}")
             yield Binding(name, slot_lock("host", name), host_attributes(host, f"host {quoted(name)}"))
+
+    def interface(self, resource: ResourceInfo) -> Interface:
+        return way_to(resource, self.settings)
+
+
+def check_way(settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if the settings of `WAY` cannot be meant."""
+    for key in settings["ssh"]:
+        if key not in ("user", "identity_file", "known_hosts"):
+            raise ConfigError(f'ssh: unknown key {quoted(key)}; known keys: "user", "identity_file", "known_hosts"')
+    if settings["ssh"] and settings["local"]:
+        raise ConfigError('"ssh" and "local" exclude one another')
+    try:
+        check_interface(Ssh("localhost", **settings["ssh"]))
+    except ConfigError as error:
+        raise ConfigError(f"ssh: {error}") from None
+
+
+def way_to(host: ResourceInfo, settings: Mapping[str, Any]) -> Interface:
+    """How commands get to a host."""
+    if settings.get("local"):  # neither is there of a blueprint that an older Drydock has applied
+        return Local()
+    port = host.attributes.get("port", 22)
+    return check_interface(Ssh(host.attributes.get("address", host.name), port, **settings.get("ssh", {})))
 
 
 def host_attributes(host: Mapping[str, Any], where: str, known: tuple[str, ...] = ("name",)) -> dict[str, Any]:

@@ -14,27 +14,33 @@ raise `StoreError` while the lease is still good, and `LeaseLost` once it may be
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import IO, Any, Self, overload
 
 from .applying import Change
 from .config import parse_pool, read_pool_file
 from .engine import Engine
-from .errors import ConfigError, LeaseLost, NotFound, StoreError
+from .errors import CommandFailed, ConfigError, LeaseLost, NotFound, StoreError
+from .interfaces import LOOK_SECONDS, Done, Interface, Words, check_argv, failed, get_file, put_file, run
+from .hooks import OwnProcess
 from .model import Demand, LeaseStatus, Resource, SlotLockRow
 from .model import Lease as LeaseRow
 from .owner import default_owner
 from .request import Progress
 from .store import open_store
+from .uptime import uptime
+
+#: while a command runs, no try to reach the store's server takes longer
+PATIENCE_SECONDS = 2.0
 
 
 def connect(store: str | None = None) -> "Connection":
     """Open the store at this path or URL; None: `DRYDOCK_STORE`, else the default. Raises `StoreError` and its kin."""
-    return Connection(Engine(open_store(store)))
+    return Connection(Engine(open_store(store), hooks=OwnProcess()))
 
 
 class Connection:
@@ -57,7 +63,7 @@ class Connection:
 
     def close(self) -> None:
         """Let go of the store. Leases that were taken through it go on until this process ends. May be called twice."""
-        self._engine.store.close()
+        self._engine.close()
 
     def apply(self, pool: str | os.PathLike[str] | Mapping[str, Any], *, prune: bool = False) -> list[Change]:
         """Offer what a pool file says: its path, or its content as a dict. Returns what changed."""
@@ -245,6 +251,78 @@ class Lease:
         with self._unless_others_may_have_it():
             self._engine.verify(self.id, fence=self.fence)
 
+    def command(
+        self,
+        argv: Words,
+        *,
+        input: bytes | None = None,
+        stdin: int | IO[Any] | None = None,
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+        capture_output: bool = False,
+        check: bool = False,
+        seconds: float | None = None,
+    ) -> Done:
+        """Run a command on what is held, here or over ssh as its blueprint says, and return how it ended.
+
+        The words of `argv` arrive as they are; no shell reads them. `input` is for its stdin; the streams are otherwise those
+        of `subprocess.run`. `check`: raise `CommandFailed` when its exit code is not 0. `seconds`: it may take at most so
+        long. Meanwhile the lease is renewed every third of its ttl, and when it is lost the command is ended.
+
+        Raises `LeaseLost` when it is not held (any more); `ConfigError` when its kind knows no way to run a command;
+        `Unreachable` when there is no way there now; `CommandFailed` when it cannot be started or takes too long.
+        """
+        from subprocess import PIPE
+
+        if capture_output:
+            stdout = stderr = PIPE
+        words = check_argv(argv)
+        with self._on_it() as (interface, meanwhile):
+            self._engine.command_started(self._row)
+            code: int | None = None
+            try:
+                done = run(interface, words, input=input, stdin=stdin, stdout=stdout, stderr=stderr, seconds=seconds,
+                           meanwhile=meanwhile)  # fmt: skip
+                code = done.code
+            except CommandFailed as error:
+                code = error.code
+                raise
+            finally:
+                with suppress(StoreError):  # how it went is told here, also when it cannot be told there
+                    self._engine.command_ended(self._row, code)
+        if check and done.code:
+            raise failed(interface, words, done)
+        return done
+
+    def put(
+        self, local: str | os.PathLike[str], remote: str | os.PathLike[str], *, seconds: float | None = None
+    ) -> None:
+        """Copy the file `local` of this machine to `remote`, there, where it appears, or replaces what is there, whole
+        and with its permissions, or not at all. No path is expanded. Raises `OSError` for `local`, else as `command`."""
+        with self._on_it() as (interface, meanwhile):
+            put_file(interface, local, remote, seconds=seconds, meanwhile=meanwhile)
+
+    def get(
+        self, remote: str | os.PathLike[str], local: str | os.PathLike[str], *, seconds: float | None = None
+    ) -> None:
+        """Copy the file `remote` from there to `local`, on this machine; otherwise as `put`."""
+        with self._on_it() as (interface, meanwhile):
+            get_file(interface, remote, local, seconds=seconds, meanwhile=meanwhile)
+
+    @contextmanager
+    def _on_it(self) -> Iterator[tuple[Interface, Callable[[], None]]]:
+        """Where commands run, and what is to be called while one does: it raises `LeaseLost`."""
+        store = self._engine.store
+        self.verify()
+        interface = self._engine.interface(self._row)
+        patience_seconds = store.patience_seconds
+        # A look that takes long would come after the end of the time that it looks at.
+        store.patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
+        try:
+            yield interface, _Keeping(self)
+        finally:
+            store.patience_seconds = patience_seconds
+
     @contextmanager
     def _unless_others_may_have_it(self) -> Iterator[None]:
         try:
@@ -256,6 +334,29 @@ class Lease:
             raise LeaseLost(
                 self.id, f"others may have it, since the server has not heard of us for long: {error}"
             ) from error
+
+
+class _Keeping:
+    """Called again and again, it keeps a lease that has a ttl, and raises `LeaseLost` when the lease is not held."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.renewed_at: float | None = None
+        self.deadline: float | None = None
+
+    def __call__(self) -> None:
+        now, ttl = uptime(), self.lease._row.ttl
+        try:
+            if ttl is not None and (self.renewed_at is None or now >= self.renewed_at + ttl / 3):
+                self.lease.renew()
+                self.renewed_at = now
+            else:
+                self.lease.verify()
+            left = self.lease.seconds_left
+            self.deadline = None if left is None else now + left
+        except StoreError as error:  # nothing is known now, and that is no reason to stop before the time that is known
+            if self.deadline is not None and uptime() >= self.deadline - LOOK_SECONDS:
+                raise LeaseLost(self.lease.id, f"its time is over: {error}") from error
 
 
 class Leases(Sequence[Lease]):

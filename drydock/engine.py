@@ -17,6 +17,7 @@ from .config import PoolFile
 from .endings import check_held, seconds_left, start_destroying
 from .errors import REASON_CHARACTERS, ConfigError, Conflict, NotFound, printable, quoted
 from .forgetting import Forgetting, keep_seconds
+from .interfaces import Interface
 from .model import Demand, Lease, ResourceStatus, Terms
 from .request import Progress, Request
 from .serving import Queue
@@ -165,6 +166,33 @@ class Engine:
                 return self._lease(lease)
 
         return self.store.insist(verify)
+
+    def interface(self, lease: Lease) -> Interface:
+        """Where commands for what a lease holds run. Raises `ConfigError` when its kind knows no way."""
+        assert lease.resource is not None
+        return self.steps.interface(lease.resource)
+
+    def command_started(self, lease: Lease) -> None:
+        """Record that a command for what a lease holds is about to start. Raises as `renew` does."""
+        self._tell_of_command("command.started", lease)
+
+    def command_ended(self, lease: Lease, code: int | None) -> None:
+        """Record how a command ended, whatever has become of the lease; `code`: None if that is not known."""
+        self._tell_of_command("command.ended", lease, code=code)
+
+    def _tell_of_command(self, event: str, lease: Lease, **data: int | None) -> None:
+        # Not what it is: its arguments may hold secrets.
+        def tell() -> None:
+            with self.store.write():
+                if not data:
+                    check_held(self.store, lease.id, lease.fence)
+                resource = lease.resource
+                self.store.events.add(
+                    event, lease=lease.id, resource=resource and resource.id,
+                    blueprint=resource and resource.blueprint, **data,
+                )  # fmt: skip
+
+        self.store.insist(tell)
 
     def seconds_left(self, lease: int) -> float | None:
         """How long a lease lasts unless it is renewed; None: without end. Not more than 0: it is over."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # imported late: slow, and every command of ours imports this
 Words = Sequence[str | bytes | os.PathLike[str]]
 
 SSH_FAILED = 255
+NO_CLIENT = "there is no ssh client here; install the package openssh-client of your system"
 MOST_PORTS = 65_535
 #: how often it is seen to what may end a command before its time
 LOOK_SECONDS = 1.0
@@ -247,6 +248,8 @@ def run(
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
+            if isinstance(interface, Ssh) and isinstance(error, FileNotFoundError):
+                raise Unreachable(interface.address, NO_CLIENT) from error
             missing = isinstance(error, FileNotFoundError | NotADirectoryError) and error.filename != folder
             code = 127 if missing else 126
             what = f"{error.strerror}: {quoted(error.filename)}" if error.filename else str(error.strerror)

@@ -22,6 +22,8 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.NotFound: 5,
     errors.NoBlueprint: 5,
     errors.BlueprintError: 6,
+    errors.CommandFailed: 6,
+    errors.Unreachable: 7,
     errors.StoreError: 7,
     errors.StoreDamaged: 8,
     errors.Refused: 9,
@@ -32,9 +34,9 @@ INTERRUPTED = 130
 
 EPILOG = """\b
 Exit codes: 0 done, 2 bad usage or input, 3 nothing free in time or never possible, 4 lease lost or
-conflict, 5 not found, 6 a blueprint failed, 7 store or file unavailable, 8 store damaged or of another
-version, 9 refused for safety, 128+n ended by signal n. `run` gives its command's own; 124 lease lost,
-126 cannot be executed, 127 no such command."""
+conflict, 5 not found, 6 a blueprint failed, 7 store, file or host unavailable, 8 store damaged or of another
+version, 9 refused for safety, 128+n ended by signal n. `run` and `command` give their command's own;
+124 lease lost, 126 cannot be executed, 127 no such command."""
 
 
 class ReaderIsGoneError(Exception):
@@ -48,6 +50,7 @@ _COMMANDS = {
     "run": "run_one.run",
     "renew": "renew.renew",
     "verify": "verify.verify",
+    "command": "command.command",
     "release": "release.release",
     "release-resource": "release.release_resource",
     "reclaim": "release.reclaim",

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("path")
 COMMANDS = dict(whole.commands)
 CONTRACT = {
     "apply", "lease", "run", "release", "release-resource", "reclaim", "doctor", "leases", "resources", "blueprints", "bindings",
-    "locks", "log", "show", "disable", "enable", "completion", "renew", "verify", "worker", "copy-store",
+    "locks", "log", "show", "disable", "enable", "completion", "command", "renew", "verify", "worker", "copy-store",
 }  # fmt: skip
 
 
@@ -77,7 +77,8 @@ def all_errors(base: type[errors.DrydockError] = errors.DrydockError) -> Iterato
 #: the contract, spelt out for every class there is
 CODES = {
     "DrydockError": 1, "ConfigError": 2, "NothingFree": 3, "NeverPossible": 3, "Conflict": 4, "SlotLockHeld": 4,
-    "StatusChanged": 4, "LeaseLost": 4, "WrongFence": 4, "NotFound": 5, "NoBlueprint": 5, "BlueprintError": 6, "StoreError": 7,
+    "StatusChanged": 4, "LeaseLost": 4, "WrongFence": 4, "NotFound": 5, "NoBlueprint": 5, "BlueprintError": 6, "CommandFailed": 6,
+    "Unreachable": 7, "StoreError": 7,
     "StoreBusy": 7, "StoreFull": 7, "StoreMoved": 7, "StoreAway": 7, "StoreDamaged": 8, "DamagedRow": 8, "Refused": 9,
 }  # fmt: skip
 

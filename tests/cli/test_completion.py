@@ -45,6 +45,7 @@ def held(lab: InProcess) -> InProcess:
         ("drydock renew ", ["1", "3"]),
         ("drydock renew 1 ", ["1", "3"]),
         ("drydock verify 3", ["3"]),
+        ("drydock command --lease ", ["1", "3"]),
         ("drydock worker --o", ["--once"]),
         ("drydock leases --w", ["--waiting"]),
         ("drydock release-resource ", ["1", "2", "3"]),
