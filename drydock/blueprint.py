@@ -181,11 +181,14 @@ class Blueprint:
 
     def sockets(self, resource: ResourceInfo) -> Sequence[socket.socket]:
         """Open sockets for the command of `drydock run`, which finds them as LISTEN_FDS says. Called in the process of
-        `run` itself, and must be quick."""
+        `run` itself, and must be quick. Where this raises `Gone`, the lease is given back, and another one asked for."""
         return ()
 
     def activate_lease(self, resource: ResourceInfo, lease: LeaseInfo) -> None:
-        """Prepare the resource for this lease. The lease becomes active when this returns."""
+        """Prepare the resource for this lease. The lease becomes active when this returns.
+
+        Where this raises `Gone`, and the kind is a pool that says what is `missing`, the request goes on to another
+        binding; this one is withheld until the next look."""
 
     def destroy_lease(self, resource: ResourceInfo, lease: LeaseInfo) -> None:
         """Clean up after this lease, ready or not, for the next one. Its seat is freed when this returns."""

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from socket import socket
 from typing import NamedTuple
 
 from .allocator import Lab
@@ -17,8 +18,9 @@ from .config import PoolFile
 from .endings import check_held, seconds_left, start_destroying
 from .errors import REASON_CHARACTERS, ConfigError, Conflict, NotFound, printable, quoted
 from .forgetting import Forgetting, keep_seconds
+from .hooks import HookRunner, InProcess
 from .interfaces import Interface
-from .model import Demand, Lease, ResourceStatus, Terms
+from .model import Demand, Lease, Resource, ResourceStatus, Terms
 from .request import Progress, Request
 from .serving import Queue
 from .steps import Steps
@@ -41,7 +43,8 @@ class Reclaimed(NamedTuple):
 
 
 class Engine:
-    """See the module. `environment` is where kinds are looked for; `sleep` is handed in so that tests own time."""
+    """See the module. `environment` is where kinds are looked for; `sleep` is handed in so that tests own time;
+    `hooks` says where hooks run: right here, unless it says otherwise."""
 
     def __init__(
         self,
@@ -49,12 +52,18 @@ class Engine:
         *,
         environment: Mapping[str, str] = os.environ,
         sleep: Callable[[float], None] = time.sleep,
+        hooks: HookRunner | None = None,
     ) -> None:
         self.store = store
-        self.steps = Steps(store, environment)
+        self.steps = Steps(store, environment, hooks or InProcess())
         self._sleep = sleep
         self.queue = Queue(store)
         self.tender = Tender(store, self.steps, Forgetting(store, keep_seconds(environment)))
+
+    def close(self) -> None:
+        """Run no more hooks, and let go of the store. May be called twice."""
+        self.steps.hooks.close()
+        self.store.close()
 
     def tend(self) -> bool:
         """See `tending.Tender.tend`."""
@@ -166,6 +175,13 @@ class Engine:
                 return self._lease(lease)
 
         return self.store.insist(verify)
+
+    def sockets(self, resource: Resource) -> list[socket]:
+        """Open sockets for a command under a lease on this resource, which are the caller's from now on.
+
+        Raises `Gone` when it is not fit for that any more.
+        """
+        return self.steps.sockets(resource)
 
     def interface(self, lease: Lease) -> Interface:
         """Where commands for what a lease holds run. Raises `ConfigError` when its kind knows no way."""

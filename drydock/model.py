@@ -159,4 +159,4 @@ class Finding(NamedTuple):
     holders: Sequence[str] = ()  #: the leases and resources it is about
 
 
-HOOKS = ("activate", "destroy", "activate_lease", "destroy_lease")
+HOOKS = ("activate", "destroy", "activate_lease", "destroy_lease", "sockets")

@@ -19,12 +19,15 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, Self
 
 from .errors import DrydockError, LeaseLost, NotFound, quoted
 from .uptime import uptime
+
+if TYPE_CHECKING:
+    from socket import socket
 
 NOT_EXECUTABLE = 126
 NO_SUCH_COMMAND = 127
@@ -51,6 +54,8 @@ AFTER_KILL_SECONDS = 1.0
 MARGIN_SECONDS = 1.0
 JITTER_SECONDS = 0.01
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+#: the first descriptor that is handed over; the protocol is systemd's, sd_listen_fds(3)
+FIRST_HANDED = 3
 
 
 class Held(Protocol):
@@ -81,6 +86,13 @@ class Warn(NamedTuple):
 
     signal: int
     seconds: float
+
+
+class Handed(NamedTuple):
+    """An open socket that the command inherits, and the name under which it finds it."""
+
+    name: str
+    socket: "socket"
 
 
 class Ended(NamedTuple):
@@ -301,6 +313,7 @@ class Running:
 
     `tell` is given sentences for the user. `grace` is how long the command may take to end after SIGTERM, when its
     leases are lost or end; at most a quarter of the time that they have at the start. `mourner` is run if we are killed.
+    `handed` is handed over when the command starts, and closed here, so that it is the command's alone.
     """
 
     def __init__(
@@ -314,9 +327,10 @@ class Running:
         grace: float,
         warn: Warn | None = None,
         mourner: Mourner | None = None,
+        handed: Sequence[Handed] = (),
         clock: Callable[[], float] = uptime,
     ) -> None:
-        self.mourner = mourner
+        self.mourner, self.handed = mourner, handed
         self.command, self.environment, self.held, self.signals = command, environment, held, signals
         self.tell, self.grace, self.warn, self.clock = tell, grace, warn, clock
         self.terminal = Terminal()
@@ -485,14 +499,21 @@ class Running:
                 if self._alone:
                     self.terminal.give(os.getpid())
                 self.signals.reset()
+                environment = self.environment
+                if self.handed:
+                    writing = hand_over(self.handed, keep=writing)
+                    environment = {**environment, **listening(self.handed, os.getpid())}
+                    environment.pop(b"LISTEN_PIDFDID", None)  # another way to say whom an outer one meant
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                os.execvpe(self.command[0], self.command, self.environment)  # noqa: S606 - that is what we are for
+                os.execvpe(self.command[0], self.command, environment)  # noqa: S606 - that is what we are for
             except OSError as error:
                 os.write(writing, str(error.errno).encode())
             finally:
                 os._exit(NO_SUCH_COMMAND)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(writing)
+        for one in self.handed:
+            one.socket.close()
         with os.fdopen(reading, "rb") as answer:
             failed = answer.read()  # nothing: it was closed as the command began
         self._group, self._wants_terminal = pid, self._alone
@@ -583,6 +604,29 @@ class Running:
         if self._wants_terminal and self.terminal.belongs_to(os.getpgrp()):
             self.terminal.give(self._group)
         self._send(signal.SIGCONT)
+
+
+def hand_over(handed: Sequence[Handed], keep: int) -> int:
+    """In the child, about to be the command: put the sockets where it looks for them. Return the descriptor that `keep`
+    has become."""
+    from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+    # Out of the way first: what is there may be one of them, or `keep`.
+    above = FIRST_HANDED + len(handed)
+    keep = fcntl(keep, F_DUPFD_CLOEXEC, above)
+    moved = [fcntl(one.socket.fileno(), F_DUPFD_CLOEXEC, above) for one in handed]
+    for number, descriptor in enumerate(moved, start=FIRST_HANDED):
+        os.dup2(descriptor, number)
+    return keep
+
+
+def listening(handed: Sequence[Handed], pid: int) -> dict[bytes, bytes]:
+    """What tells the command `pid` of the sockets that it inherits."""
+    return {
+        b"LISTEN_PID": str(pid).encode(),
+        b"LISTEN_FDS": str(len(handed)).encode(),
+        b"LISTEN_FDNAMES": ":".join(one.name for one in handed).encode(),
+    }
 
 
 def _prctl() -> Callable[[int, int], object]:

@@ -10,6 +10,7 @@ taken it up by then.
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from socket import socket
 from typing import Any, NamedTuple, cast
 
 from .allocator import grant, lease_locks
@@ -26,6 +27,7 @@ from .endings import (
     vacate,
 )
 from .errors import BlueprintError, ConfigError, Conflict, Gone, NotFound, Refused, Terminated, Yield, printable, quoted
+from .hooks import Call, Came, HookRunner
 from .interfaces import Interface, check_interface
 from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
 from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
@@ -37,11 +39,13 @@ LONGEST_RETRY_SECONDS = 600.0
 
 
 class Outcome(NamedTuple):
-    """What a step came to. `error`: the hook failed; `again_after`: it is to be called again, in so many seconds."""
+    """What a step came to. `error`: the hook failed; `again_after`: it is to be called again, in so many seconds; `gone`: it
+    failed since the thing is not there, or not fit."""
 
     moved: bool
     error: BlueprintError | None = None
     again_after: float | None = None
+    gone: str | None = None
 
 
 class _TakenUpError(Exception):
@@ -55,9 +59,12 @@ _DONE = Outcome(moved=True)
 class Steps:
     """Runs the hooks of one store's blueprints, for one connection."""
 
-    def __init__(self, store: Store, environment: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, environment: Mapping[str, str], hooks: HookRunner) -> None:
         self.store = store
         self.environment = environment
+        self.hooks = hooks
+        #: what hooks have printed and nobody has recorded yet
+        self._printed: list[dict[str, Any]] = []
         self._made: dict[str, tuple[int, Pool | Builder]] = {}
 
     # ---- the author's code
@@ -118,6 +125,19 @@ class Steps:
         found = self.ask(row.name, "interface", lambda: self.blueprint(row).interface(about))
         self.call(row.name, "interface", lambda: check_interface(found))
         return cast(Interface, found)
+
+    def sockets(self, resource: Resource) -> list[socket]:
+        """Open sockets for a command that runs under a lease on this resource. Raises `Gone` when it is not fit any more."""
+        if "sockets" not in resource.hooks:
+            return []
+        row = self._row(resource)
+        about = self.resource_info(resource)
+        found = self.call(row.name, "sockets", lambda: list(self.blueprint(row).sockets(about)))
+        assert isinstance(found, list)
+        for one in found:
+            if not isinstance(one, socket):
+                raise BlueprintError(row.name, "sockets", f"must give open sockets, got {printable(one)}")
+        return found
 
     # ---- resources
 
@@ -229,6 +249,8 @@ class Steps:
         outcome = self._run(resource, "activate_lease", lease)
         if outcome.again_after is not None:
             return self._put_down("lease", lease, outcome)
+        if outcome.gone is not None and self._withhold(lease, resource, outcome.gone):
+            return self._throw_back(lease, resource)
         try:
             with self._record("lease", lease.id):
                 if outcome.error:
@@ -246,6 +268,17 @@ class Steps:
             pass
         cleaned_up = self.step_lease(lease.id)
         return outcome if outcome.error else cleaned_up
+
+    def _withhold(self, lease: Lease, resource: Resource, reason: str) -> bool:
+        """What a pool finds gone as it is handed out takes no leases before a look has found it again, and the request
+        goes on to another. False where nobody looks, so that it would be given the same again."""
+        with self._record("lease", lease.id):
+            if not self.store.offers.withhold(resource.id):
+                return False
+            self._tell("resource.gone", resource, lease=lease, reason=reason)
+            self.store.events.add("binding.missing", blueprint=resource.blueprint, names=[resource.name], count=1)
+            release_resource(self.store, resource.id, self.store.process, reason)
+        return True
 
     def _still_active(self, resource: Resource) -> bool:
         now = self.store.resources.get(resource.id)
@@ -378,7 +411,13 @@ class Steps:
         with self.store.write():
             if not self.store.has_claimed(table, id):
                 raise _TakenUpError
+            self._tell_what_was_printed()
             yield
+        self._printed.clear()
+
+    def _tell_what_was_printed(self) -> None:
+        for printed in self._printed:
+            self.store.events.add("hook.output", **printed)
 
     def _row(self, resource: Resource) -> Blueprint:
         row = self.store.offers.blueprint(resource.blueprint)
@@ -387,24 +426,45 @@ class Steps:
         return row
 
     def _run(self, resource: Resource, step: str, lease: Lease | None = None) -> Outcome:
-        row = self._row(resource)
-        about = self.resource_info(resource)
-        try:
-            hook = getattr(self.blueprint(row), step)
-            if lease is None:
-                self.call(row.name, step, lambda: hook(about))
-            else:
-                asked = LeaseInfo(lease.id, lease.owner, lease.attributes, lease.fence or 0)
-                self.call(row.name, step, lambda: hook(about, asked))
-        except Yield as later:
-            return Outcome(moved=False, again_after=later.after)
-        except Gone as gone:
-            if step == "observe":
-                raise
-            return Outcome(moved=True, error=BlueprintError(row.name, step, f"Gone: {gone}"))
-        except BlueprintError as error:
-            return Outcome(moved=True, error=error)
+        came = self._hook(self._row(resource), step, resource, lease)
+        match came.error:
+            case Yield() as later:
+                return Outcome(moved=False, again_after=later.after)
+            case Gone() as gone:
+                error = BlueprintError(resource.blueprint, step, f"Gone: {gone}")
+                return Outcome(moved=True, error=error, gone=printable(gone.reason))
+            case BlueprintError() as error:
+                return Outcome(moved=True, error=error)
         return _DONE
+
+    def _hook(self, row: Blueprint, hook: str, resource: Resource | None = None, lease: Lease | None = None) -> Came:
+        """Run a hook about this lease or resource, or about all of the blueprint."""
+        about = ("lease", lease.id) if lease else ("resource", resource.id) if resource else ("blueprint", row.id)
+        folder = self.store.hooks_folder
+        came = self.hooks.run(
+            Call(
+                blueprint=row.name,
+                kind=row.kind,
+                settings=self.store.offers.settings(row.id),
+                source=self.store.offers.sources().get(row.source) if row.source else None,
+                hook=hook,
+                resource=resource and self.resource_info(resource),
+                lease=lease and LeaseInfo(lease.id, lease.owner, lease.attributes, lease.fence or 0),
+                held=None if resource else frozenset(self.store.offers.leased(row.id)),
+                config=self.store.offers.config(),
+                environment=self.environment,
+                lock=None if folder is None else f"{folder}/{about[0]}-{about[1]}",
+                here=lambda: self.blueprint(row),
+            )
+        )
+        if came.output:
+            self._printed.append(
+                {
+                    "lease": lease and lease.id, "resource": resource and resource.id, "blueprint": row.name,
+                    "hook": hook, "output": came.output,
+                }
+            )  # fmt: skip
+        return came
 
     # ---- looking whether it is still there
 
@@ -416,17 +476,21 @@ class Steps:
         resource = self.store.resources.get(id)
         if resource is None or resource.status is not ResourceStatus.ACTIVE:
             return
-        try:
-            outcome = self._run(resource, "observe")
-        except Gone as gone:
-            with self.store.write():
-                lost = release_resource(self.store, id, None, printable(gone.reason), event="resource.gone")
-            if lost:
-                self._finish_resource(id)
+        outcome = self._run(resource, "observe")
+        if not outcome.error and not self._printed:
             return
-        if outcome.error:
-            with self.store.write():
+        lost = False
+        with self.store.write():
+            self._tell_what_was_printed()
+            if outcome.gone is not None:
+                lost = release_resource(self.store, id, None, outcome.gone)
+                if lost:
+                    self._tell("resource.gone", resource, reason=outcome.gone)
+            elif outcome.error:
                 self._tell("resource.observe-failed", resource, error=str(outcome.error))
+        self._printed.clear()
+        if lost:
+            self._finish_resource(id)
 
     def look_for_missing(self, name: str) -> None:
         """Ask a pool which of its bindings are not there, if nobody else does just now, and withhold those."""
@@ -436,27 +500,25 @@ class Steps:
         row = self.store.offers.blueprint(name)
         if row is None:
             return
-        try:
-            missing = self._missing(row)
-        except (BlueprintError, Yield) as error:
-            with self.store.write():
-                self.store.events.add("blueprint.observe-failed", blueprint=name, error=str(error))
-            return
+        before = self.store.offers.fences(row.id)
+        came = self._hook(row, "missing")
+        gone: list[str] = []
+        back: list[str] = []
         with self.store.write():
-            gone, back = self.store.offers.set_missing(row.id, missing)
+            self._tell_what_was_printed()
+            if came.error:
+                self.store.events.add("blueprint.observe-failed", blueprint=name, error=str(came.error))
+            else:
+                # What was leased since was there, and is in use by whoever leased it.
+                since = self.store.offers.fences(row.id)
+                missing = [name for name in came.answer if since.get(name) == before.get(name)]
+                gone, back = self.store.offers.set_missing(row.id, missing)
             if gone or back:
                 self.store.offers.changed()
             for names, verb in ((gone, "missing"), (back, "back")):
                 if names:
                     self.store.events.add(f"binding.{verb}", blueprint=name, names=names[:20], count=len(names))
-
-    def _missing(self, row: Blueprint) -> list[str]:
-        pool = self.blueprint(row)
-        assert isinstance(pool, Pool)
-        found = self.call(row.name, "missing", lambda: list(pool.missing(frozenset(self.store.offers.leased(row.id)))))
-        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            raise BlueprintError(row.name, "missing", f"must give names of bindings, got {printable(found)}")
-        return found
+        self._printed.clear()
 
     def _put_down(self, table: str, about: Lease | Resource, outcome: Outcome) -> Outcome:
         with self._record(table, about.id):

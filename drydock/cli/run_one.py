@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ConfigError, DrydockError, LeaseLost, escaped, quoted
+from ..errors import BlueprintError, ConfigError, DrydockError, Gone, LeaseLost, escaped, quoted
 from .app import App, end_on_signals, pass_app, shared_options
 from .asking import Asking, request_options
 
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from .. import running
     from ..model import Lease
     from ..running import Warn
+    from . import show
 
 DEFAULT_GRACE = "10s"
 LONGEST_GRACE_SECONDS = 3600.0
 #: while a command runs, no try to reach the store's server takes longer: its time may be up meanwhile
 PATIENCE_SECONDS = 2.0
+#: how often it is asked for another thing when somebody outside was faster
+MOST_TRIES = 5
 OF_ATTRIBUTES = "DRYDOCK_ATTR_"
 
 _NOT_IN_A_NAME = re.compile("[^A-Z0-9]")
@@ -78,7 +81,7 @@ def run(
     end_on_signals()
     app.store.listen()  # whoever ends the lease tells us
     with show.Progress() as progress:
-        leases = asking.lease(app, keep=False, progress=progress)
+        leases, handed = _obtain(app, asking, progress)
     held = False
     patience_seconds = app.store.patience_seconds
     if app.store.life_left() is not None:
@@ -89,7 +92,7 @@ def run(
                 show.json_lines(map(objects.lease, leases), err=True)
             ended = running.Running(
                 list(command), environment(leases, app.store.url), _Held(app, leases), signals,
-                tell=_tell, grace=grace_seconds, warn=warning, mourner=_mourner(app),
+                tell=_tell, grace=grace_seconds, warn=warning, mourner=_mourner(app), handed=handed,
             ).run()  # fmt: skip
             if not ended.lost:
                 app.store.patience_seconds = patience_seconds
@@ -99,6 +102,8 @@ def run(
             _tell(str(error))
             return error.code
         finally:
+            for one in handed:
+                one.socket.close()
             if not held:
                 _give_back(app, leases)
     if ended.interrupted:
@@ -106,6 +111,32 @@ def run(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     return ended.code
+
+
+def _obtain(app: App, asking: Asking, progress: "show.Progress") -> "tuple[Sequence[Lease], list[running.Handed]]":
+    """Hold what is asked for, with the open sockets that come with it.
+
+    Somebody outside may take between the grant and our look what the sockets are for. Then we ask again: who hands it
+    out sees that it is taken.
+    """
+    from .. import running
+
+    for tries_left in range(MOST_TRIES - 1, -1, -1):
+        leases = asking.lease(app, keep=False, progress=progress)
+        handed: list[running.Handed] = []
+        try:
+            for resource in filter(None, (lease.resource for lease in leases)):
+                handed += [running.Handed(resource.name, one) for one in app.engine.sockets(resource)]
+            break
+        except BaseException as error:
+            for one in handed:
+                one.socket.close()
+            _give_back(app, leases)
+            if not isinstance(error, Gone):
+                raise
+            if not tries_left:
+                raise BlueprintError(resource.blueprint, "sockets", f"Gone: {error}") from error
+    return leases, handed
 
 
 def _mourner(app: App) -> "running.Mourner | None":

@@ -299,6 +299,25 @@ class Offers:
         )
         return [name for (name,) in rows]
 
+    def fences(self, blueprint: int) -> dict[str, int]:
+        """The fence of each binding, by name: it has grown where one was leased since."""
+        rows = self._store.rows(
+            "SELECT b.name, COALESCE(r.fence, b.fence) FROM binding b LEFT JOIN resource r ON r.id = b.resource"
+            " WHERE b.blueprint = :blueprint",
+            blueprint=blueprint,
+        )
+        return dict(rows)
+
+    def withhold(self, resource: int) -> bool:
+        """Withhold what this resource stands on until the next look finds it. False where nobody looks."""
+        return bool(
+            self._store.change(
+                "UPDATE binding SET missing = 1 WHERE id = (SELECT binding FROM resource WHERE id = :resource)"
+                " AND blueprint IN (SELECT id FROM blueprint WHERE observe_every IS NOT NULL)",
+                resource=resource,
+            )
+        )
+
     def set_missing(self, blueprint: int, names: Iterable[str]) -> tuple[list[str], list[str]]:
         """Withhold the bindings of these names, and no other; return those that went missing now, and those that are back."""
         missing = set(names)
