@@ -57,6 +57,7 @@ _COMMANDS = {
     "leases": "lists.leases",
     "resources": "lists.resources",
     "blueprints": "lists.blueprints",
+    "new-blueprint": "new_blueprint.new_blueprint",
     "bindings": "lists.bindings",
     "locks": "lists.locks",
     "log": "lists.log",
