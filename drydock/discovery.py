@@ -2,8 +2,8 @@
 
 A drop-in is a file `my_kind.py` in a folder that `DRYDOCK_BLUEPRINTS` names; it defines one subclass of `Pool` or
 `Builder`, and its kind is the file's name with "-" for "_". An entry point is a name in the group
-`drydock.blueprints`. One name from two places is refused, and both places are told. Kinds are trusted code; they are
-loaded from nowhere else.
+`drydock.blueprints`. A kind that two places offer, or that cannot be loaded, is refused to whoever wants it, and those
+places are told; all others can be used. Kinds are trusted code; they are loaded from nowhere else.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from .attributes import clean
 from .blueprint import REQUIRED, Blueprint, Builder, Pool, Setting
 from .errors import BlueprintError, ConfigError, listed, printable, quoted
 
@@ -42,7 +43,8 @@ def find_kinds(environment: Mapping[str, str] = os.environ) -> dict[str, FoundKi
     for kind in (*_drop_ins(environment.get(FOLDERS, "")), *_entry_points()):
         other = found.get(kind.name)
         if other is not None and other.origin != kind.origin:
-            raise BlueprintError(kind.name, "discovery", f"two places offer it: {other.origin} and {kind.origin}")
+            # Neither is preferred: which code runs must not depend on the order of folders.
+            kind = _refused(kind.name, (both := f"{other.origin} and {kind.origin}"), f"two places offer it: {both}")
         found[kind.name] = kind
     return found
 
@@ -63,10 +65,16 @@ def describe_kinds(environment: Mapping[str, str] = os.environ) -> list[dict[str
         except BlueprintError as error:
             entry["error"] = str(error)
         else:
-            settings = {name: setting.help for name, setting in kind.settings_schema.items()}
+            settings = {name: _described(setting) for name, setting in kind.settings_schema.items()}
             entry |= {"type": kind.type, "summary": kind.summary, "settings": settings, "error": None}
         described.append(entry)
     return described
+
+
+def _described(setting: Setting) -> dict[str, Any]:
+    required = setting.default is REQUIRED
+    default = {} if required else {"default": setting.default}
+    return {"type": setting.type.__name__, "help": setting.help, "required": required, **default}
 
 
 def load_kind(name: str, environment: Mapping[str, str] = os.environ) -> KindClass:
@@ -121,11 +129,38 @@ def _drop_ins(folders: str) -> Iterator[FoundKind]:
 
 
 def _entry_points() -> Iterator[FoundKind]:
-    from importlib.metadata import entry_points  # costs as much as click; only commands that need a kind pay
+    from importlib.metadata import distributions, entry_points  # costs as much as click; only who needs a kind pays
 
-    for point in entry_points(group=GROUP):
-        origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        yield FoundKind(point.name, origin, partial(_load_entry_point, point))
+    try:
+        points = list(entry_points(group=GROUP))
+    except Exception:  # noqa: BLE001 - one package's file cannot be read; the others' can
+        points = []
+        # As everywhere, the first of a name on the path is the one that counts.
+        for package in {package.name: package for package in reversed(list(distributions()))}.values():
+            try:
+                points += package.entry_points.select(group=GROUP)
+            except Exception as error:  # noqa: BLE001 - it may be anything that is in that file
+                text = f"the entry points of {printable(package.name)} cannot be read: {describe(error)}"
+                yield _refused(str(package.name), "an installed package", text)
+    for point in points:
+        yield FoundKind(point.name, _origin(point), partial(_load_entry_point, point))
+
+
+def _origin(point: "EntryPoint") -> str:
+    """Which package it is from, and which version of it, as far as that package says so."""
+    try:
+        return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+    except Exception:  # noqa: BLE001 - a package without its metadata fails in its own way in each Python
+        return point.value
+
+
+def _refused(name: str, origin: str, why: str) -> FoundKind:
+    """A kind that is there and cannot be used."""
+
+    def load() -> KindClass:
+        raise BlueprintError(name, "discovery", why)
+
+    return FoundKind(name, origin, load)
 
 
 def _load_entry_point(point: "EntryPoint") -> KindClass:
@@ -180,7 +215,7 @@ def _check_card(name: str, kind: KindClass) -> None:
     wrong = {
         "type": kind.type is not None and not isinstance(kind.type, str),
         "summary": not isinstance(kind.summary, str),
-        "settings_schema": not isinstance(schema, Mapping) or not all(isinstance(s, Setting) for s in schema.values()),
+        "settings_schema": not isinstance(schema, Mapping) or not all(map(_is_setting, schema, schema.values())),
         "source_table": kind.source_table is not None and not isinstance(kind.source_table, str),
         "grace": not _is_seconds(kind.grace),
         "cooldown": not _is_seconds(kind.cooldown),
@@ -191,6 +226,17 @@ def _check_card(name: str, kind: KindClass) -> None:
     for attribute in filter(wrong.__getitem__, wrong):
         value = quoted(getattr(kind, attribute))
         raise BlueprintError(name, "import", f"{kind.__name__}.{attribute} may not be {value}; see drydock.blueprint")
+
+
+def _is_setting(name: object, setting: object) -> bool:
+    if not isinstance(name, str) or not isinstance(setting, Setting) or not isinstance(setting.help, str):
+        return False
+    try:
+        default = None if setting.default is REQUIRED else clean(setting.default, "default")
+    except ConfigError:
+        return False
+    known = setting.type in (list, str, int, float, bool, dict)
+    return known and (default is None or isinstance(default, (int, float) if setting.type is float else setting.type))
 
 
 def _is_seconds(value: object) -> bool:

@@ -93,19 +93,27 @@ def test_a_drop_in_is_seen_and_leased(cli: Cli, drop_ins: Path, pool: str) -> No
 
 @pytest.mark.parametrize("name", ["usb_boards.py", "host_pool.py"])
 def test_two_places_that_offer_one_kind_are_refused_and_both_named(
-    cli: Cli, installed: Path, drop_ins: Path, pool: str, name: str
+    cli: Cli, installed: Path, drop_ins: Path, tmp_path: Path, name: str
 ) -> None:
-    """Neither is preferred, ours included: which code runs must not depend on the order of folders."""
+    """Neither is preferred, ours included: which code runs must not depend on the order of folders. Others can be used."""
     shutil.copy(STRANGER / "usb_boards.py", drop_ins / name)
     there = {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(installed), os.environ.get("PYTHONPATH")))),
         "DRYDOCK_BLUEPRINTS": str(drop_ins),
     }
-    for command in (("apply", pool), ("blueprints", "--kinds")):
-        refused = cli(*command, **there)
-        assert refused.returncode == 6
-        assert str(drop_ins / name) in refused.stderr
-        assert {"usb_boards.py": "usb-boards 1.2.3", "host_pool.py": "drydock-allocator"}[name] in refused.stderr
+    both = {"usb_boards.py": "usb-boards 1.2.3", "host_pool.py": "drydock-allocator"}[name]
+    kind, other = ("usb-boards", "host-pool") if name == "usb_boards.py" else ("host-pool", "usb-boards")
+    found = kinds(cli, **there)
+    assert str(drop_ins / name) in str(found[kind]["error"])
+    assert both in str(found[kind]["error"])
+    assert found[other]["error"] is None
+    (tmp_path / "pool.toml").write_text(f'[blueprint.x]\nkind = "{kind}"\n')
+    refused = cli("apply", str(tmp_path / "pool.toml"), **there)
+    assert refused.returncode == 6
+    assert str(drop_ins / name) in refused.stderr
+    assert both in refused.stderr
+    (tmp_path / "pool.toml").write_text('[blueprint.x]\nkind = "scratch-dir"\n')
+    assert "missing setting" in cli("apply", str(tmp_path / "pool.toml"), **there).stderr
 
 
 def test_one_kind_in_two_drop_in_folders_is_refused(cli: Cli, drop_ins: Path, tmp_path: Path) -> None:
@@ -113,12 +121,69 @@ def test_one_kind_in_two_drop_in_folders_is_refused(cli: Cli, drop_ins: Path, tm
     other.mkdir()
     for folder in (drop_ins, other):
         shutil.copy(STRANGER / "usb_boards.py", folder)
-    refused = cli("blueprints", "--kinds", DRYDOCK_BLUEPRINTS=f"{drop_ins}{os.pathsep}{other}")
-    assert refused.returncode == 6
-    assert str(drop_ins / "usb_boards.py") in refused.stderr
-    assert str(other / "usb_boards.py") in refused.stderr
-    twice = cli("blueprints", "--kinds", "--json", DRYDOCK_BLUEPRINTS=f"{drop_ins}{os.pathsep}{drop_ins}")
-    assert twice.returncode == 0
+    error = str(kinds(cli, DRYDOCK_BLUEPRINTS=f"{drop_ins}{os.pathsep}{other}")["usb-boards"]["error"])
+    assert str(drop_ins / "usb_boards.py") in error
+    assert str(other / "usb_boards.py") in error
+    twice = kinds(cli, DRYDOCK_BLUEPRINTS=f"{drop_ins}{os.pathsep}{drop_ins}")
+    assert twice["usb-boards"]["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("entry_points", "kind", "sentence"),
+    [
+        ("[drydock.blueprints]\npoor = nowhere:Poor\n", "poor", "No module named 'nowhere'"),
+        ("[drydock.blueprints]\npoor = os:path.Poor\n", "poor", "has no attribute 'Poor'"),
+        ("[drydock.blueprints]\npoor = os:path\n", "poor", "is not a subclass of"),
+        ("[drydock.blueprints]\npoor = not a name\n", "poor", "AttributeError"),
+        ("[drydock.blueprints]\npoor\n", "poor-package", "cannot be read"),
+        (b"[drydock.blueprints]\n\xff\xfe = x:y\n", "poor-package", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("metadata", [True, False])
+def test_a_broken_package_is_told_with_its_name_and_hides_no_other(
+    cli: Cli, tmp_path: Path, entry_points: str | bytes, kind: str, sentence: str, metadata: bool
+) -> None:
+    """Nor does it keep anybody from a lease."""
+    package = tmp_path / "site" / "poor_package-1.0.dist-info"
+    package.mkdir(parents=True)
+    text = entry_points if isinstance(entry_points, bytes) else entry_points.encode()
+    (package / "entry_points.txt").write_bytes(text)
+    if metadata:
+        (package / "METADATA").write_text("Metadata-Version: 2.1\nName: poor-package\nVersion: 1.0\n")
+    there = {"PYTHONPATH": os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))}
+    (tmp_path / "pool.toml").write_text('[blueprint.lab]\nkind = "host-pool"\nhosts = ["h1"]\n')
+    assert cli("apply", str(tmp_path / "pool.toml")).returncode == 0
+    [(name, error)] = [(name, str(found["error"])) for name, found in kinds(cli, **there).items() if found["error"]]
+    assert name == kind or (kind == "poor-package" and not metadata)
+    assert sentence in error
+    assert cli("apply", str(tmp_path / "pool.toml"), **there).returncode == 0
+    assert cli("lease", "--type", "host", **there).returncode == 0
+
+
+def test_the_settings_of_a_kind_are_shown_with_their_types_and_defaults(cli: Cli, drop_ins: Path) -> None:
+    (drop_ins / "rich.py").write_text(
+        "from drydock.blueprint import *\nclass Rich(Pool):\n    settings_schema = {'a': Setting(list, 'what'),"
+        " 'b': Setting(str, 'which', 'x')}\n    def bindings(self): return []\n"
+    )
+    there = {"DRYDOCK_BLUEPRINTS": str(drop_ins)}
+    assert kinds(cli, **there)["rich"]["settings"] == {
+        "a": {"type": "list", "help": "what", "required": True},
+        "b": {"type": "str", "help": "which", "required": False, "default": "x"},
+    }
+    header, *rows = cli("blueprints", "--kinds", **there).stdout.splitlines()
+    [row] = [row for row in rows if row.startswith("rich\t")]
+    assert dict(zip(header.split("\t"), row.split("\t"), strict=True))["SETTINGS"] == 'a: list, b: str = "x"'
+
+
+@pytest.mark.parametrize("setting", ["Setting('str', 'x')", "Setting(set, 'x')", "Setting(str, 5)", "Setting(str, 'x', 5)",
+                                     "Setting(list, 'x', [{1}])", "'x'"])  # fmt: skip
+def test_a_setting_that_no_pool_file_can_give_is_told(cli: Cli, drop_ins: Path, setting: str) -> None:
+    (drop_ins / "odd.py").write_text(
+        f"from drydock.blueprint import *\nclass Odd(Pool):\n    settings_schema = {{'a': {setting}}}\n"
+        "    def bindings(self): return []\n"
+    )
+    there = {"DRYDOCK_BLUEPRINTS": str(drop_ins)}
+    assert "Odd.settings_schema may not be" in str(kinds(cli, **there)["odd"]["error"])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """drydock leases, resources, blueprints, bindings, locks, log: who holds what, and what happened."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -178,6 +179,7 @@ def blueprints(app: App, kinds: bool) -> None:
 
 
 def _kinds(app: App) -> None:
+    from ..attributes import canonical
     from ..discovery import describe_kinds
     from . import show
 
@@ -186,10 +188,23 @@ def _kinds(app: App) -> None:
         show.json_lines(found)
         return
     show.table(
-        ("kind", "type", "from", "about"),
-        [(k["kind"], k["type"], k["origin"], k["error"] or k["summary"]) for k in found],
+        ("kind", "type", "from", "about", "settings"),
+        [
+            (k["kind"], k["type"], k["origin"], k["error"] or k["summary"], _settings(k["settings"], canonical))
+            for k in found
+        ],
         empty="no kinds are installed",
+        spare=("settings",),
     )
+
+
+def _settings(settings: Mapping[str, Any], written: Callable[[object], str]) -> str:
+    """Each with its type, and with its default where it may be left out."""
+    told = (
+        f"{name}: {s['type']}" + ("" if s["required"] else f" = {written(s['default'])}")
+        for name, s in settings.items()
+    )
+    return ", ".join(told) or "-"
 
 
 @click.command()

@@ -228,8 +228,10 @@ def test_one_name_from_two_places(offer: Callable[[str], list[str]], drydock: In
     words = offer(pool(GOOD_BINDINGS))
     (tmp_path / "kinds" / "odd.py").rename(tmp_path / "kinds" / "host_pool.py")
     places = ['blueprint "host-pool" failed in discovery: two places offer it', "host_pool.py and drydock-allocator"]
+    pool_file = tmp_path / "odd.toml"
+    pool_file.write_text('[blueprint.b]\nkind = "host-pool"\nhosts = []\n')
     check_refused(drydock(*words), places, 6)
-    check_refused(drydock("blueprints", "--kinds"), places, 6)
+    assert all(place in drydock("blueprints", "--kinds").stdout for place in places)
 
 
 def test_a_folder_of_kinds_that_is_none(drydock: InProcess, pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:

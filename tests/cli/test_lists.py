@@ -108,7 +108,7 @@ def test_kinds(drydock: InProcess) -> None:
     assert kinds["host-pool"]["origin"].startswith("drydock-allocator ")
     assert "hosts" in kinds["host-pool"]["settings"]
     header, *rows = drydock("blueprints", "--kinds").stdout.splitlines()
-    assert header == "KIND\tTYPE\tFROM\tABOUT"
+    assert header == "KIND\tTYPE\tFROM\tABOUT\tSETTINGS"
     assert len(rows) == len(kinds)
 
 
