@@ -52,8 +52,9 @@ class App:
     def bare_engine(self) -> "Engine":
         """The engine, for what must not wait for anything else."""
         from ..engine import Engine
+        from ..hooks import OwnProcess
 
-        return Engine(self.store)
+        return Engine(self.store, hooks=OwnProcess())
 
     @cached_property
     def engine(self) -> "Engine":
@@ -63,6 +64,8 @@ class App:
 
     def close(self) -> None:
         """Let go of the store, and tell of rows that a list had to leave out."""
+        if "bare_engine" in self.__dict__:
+            self.bare_engine.close()
         if "store" in self.__dict__:
             self.store.close()
             for sentence in dict.fromkeys(map(str, self.store.damaged)):

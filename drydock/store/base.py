@@ -79,6 +79,8 @@ class Store(ABC):
     address: str
     #: the address as another process of ours needs it; may hold a password
     url: str
+    #: a folder of this machine, maybe not there yet, for a file that is locked while a hook is at work; None: there is none
+    hooks_folder: str | None = None
     #: for how long it is tried to get into the store, before a `StoreError`
     patience_seconds: float
     #: names this connection on what it waits for or works on; `is_alive` tells others whether it still runs

@@ -18,6 +18,8 @@ class Machine:
 
     def __init__(self, store: str, environment: Mapping[str, str] = os.environ) -> None:
         self._path = os.path.join(state_folder(environment), "drydock", f"postgres-{store}.live")
+        #: a folder beside it, maybe not there yet, for what is about one hook
+        self.hooks_folder: str | None = None
         self._where: str | None = None
         # Where nothing tells machines apart, or nobody can be seen, a process goes by what it tells the server alone.
         if not boot() or not os.path.isabs(self._path):
@@ -28,6 +30,7 @@ class Machine:
             presence.withdraw(self._path, presence.announce(self._path))  # not every file can be locked
         except (OSError, StoreError):
             return
+        self.hooks_folder = self._path.removesuffix(".live") + ".hooks"
         self._where = f"{boot()}.{device:x}.{number:x}"
 
     def announce(self) -> str:

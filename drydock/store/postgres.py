@@ -323,6 +323,7 @@ class PostgresStore(Store):
             version = self._made()
         self._check_version(abs(version or 0))  # a frozen store has a minus before its version
         self._machine = Machine(self._ask(f"SELECT name FROM {SCHEMA}.store", [])[0][0])
+        self.hooks_folder = self._machine.hooks_folder
 
     def _made(self) -> int | None:
         """How many of the changes were made; None: there are no tables."""

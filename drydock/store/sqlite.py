@@ -56,6 +56,7 @@ class SqliteStore(Store):
         super().__init__(clock, uptime)
         self.address = self.url = path
         self.path = path
+        self.hooks_folder = path + ".hooks"
         self.connection = connection
         self.patience_seconds = PATIENCE_SECONDS
         self._turnstile = turnstile  # None: read-only
