@@ -1,5 +1,6 @@
 """The author's door: a kind that lives elsewhere is installed or dropped in, and works without a change of ours."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Cli
+
+import drydock
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -29,8 +32,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> str:
+    """Two boards; the log tells of each power cycle."""
     path = tmp_path / "pool.toml"
-    path.write_text(f'[blueprint.hub]\nkind = "usb-boards"\nserials = ["A1", "A2"]\nlog = "{tmp_path / "log"}"\n')
+    cycle = ["sh", "-c", f'echo "power-cycled $1" >> {tmp_path / "log"}', "power-cycle"]
+    path.write_text(
+        f'[blueprint.hub]\nkind = "usb-boards"\nserials = ["A1", "A2"]\npower_cycle = {json.dumps(cycle)}\n'
+    )
     return str(path)
 
 
@@ -49,21 +56,26 @@ def test_an_installed_kind_is_seen_and_leased(cli: Cli, installed: Path, pool: s
     there = {"PYTHONPATH": os.pathsep.join(filter(None, (str(installed), os.environ.get("PYTHONPATH"))))}
     assert "usb-boards" not in kinds(cli)
     kind = kinds(cli, **there)["usb-boards"]
-    assert (kind["origin"], kind["type"], kind["summary"]) == ("usb-boards 1.2.3", "board", "boards at a USB hub")
+    assert (kind["origin"], kind["type"], kind["summary"]) == (
+        "usb-boards 1.2.3",
+        "board",
+        "boards at a USB hub, power-cycled before the next holder",
+    )
     assert kind["error"] is None
     assert cli("apply", pool, **there).returncode == 0
     one, two = cli("lease", "--type", "board", "--count", "2", "--owner", "ann", "--json", **there).objects
     assert [lease["resource"]["attributes"] for lease in (one, two)] == [{"serial": "A1"}, {"serial": "A2"}]
-    assert (tmp_path / "log").read_text() == "power-cycled A1 for ann\npower-cycled A2 for ann\n"
     assert cli("lease", "--type", "board", "--no-wait", **there).returncode == 3
+    assert not (tmp_path / "log").exists()
     assert cli("release", str(one["id"]), str(two["id"]), **there).returncode == 0
+    assert (tmp_path / "log").read_text() == "power-cycled A1\npower-cycled A2\n"
     assert cli("doctor").returncode == 0
 
 
 def test_without_its_kind_a_blueprint_fails_and_nothing_else_does(cli: Cli, drop_ins: Path, pool: str) -> None:
     """What it made is listed all the same; what needs its code is told which is missing."""
     text = (STRANGER / "usb_boards.py").read_text()
-    (drop_ins / "usb_boards.py").write_text(text + "\n    def destroy_lease(self, resource, lease):\n        pass\n")
+    (drop_ins / "usb_boards.py").write_text(text + "\n    def activate_lease(self, resource, lease):\n        pass\n")
     there = {"DRYDOCK_BLUEPRINTS": str(drop_ins)}
     assert cli("apply", pool, **there).returncode == 0
     assert cli("lease", "--type", "board", **there).returncode == 0
@@ -78,6 +90,20 @@ def test_without_its_kind_a_blueprint_fails_and_nothing_else_does(cli: Cli, drop
     assert all('no kind "usb-boards"' in event["data"]["error"] for event in told)
     assert len(told) == 1
     assert cli("doctor").returncode == 0
+
+
+def test_it_passes_the_kit_as_its_author_runs_it(tmp_path: Path) -> None:
+    shutil.copytree(STRANGER, tmp_path / "usb-boards")
+    where = {"PYTHONPATH": str(Path(drydock.__file__).parent.parent)}
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ran = subprocess.run(
+        [sys.executable, *words],
+        cwd=tmp_path / "usb-boards",
+        env={**os.environ, **where},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout
 
 
 def test_a_drop_in_is_seen_and_leased(cli: Cli, drop_ins: Path, pool: str) -> None:
@@ -214,15 +240,12 @@ def test_a_kind_that_cannot_be_loaded_is_told_with_its_name_and_hides_no_other(
     assert sentence in failed.stderr
 
 
-def test_what_a_kind_prints_does_not_reach_our_output(cli: Cli, drop_ins: Path, tmp_path: Path) -> None:
+def test_what_a_kind_prints_does_not_reach_our_output(cli: Cli, drop_ins: Path, pool: str) -> None:
     text = (STRANGER / "usb_boards.py").read_text()
-    loud = text.replace("with Path", "print('while preparing')\n        with Path")
+    loud = text + "\n    def activate_lease(self, resource, lease):\n        print('while preparing')\n"
     (drop_ins / "usb_boards.py").write_text("print('while imported')\n" + loud)
-    (tmp_path / "pool.toml").write_text(
-        f'[blueprint.hub]\nkind = "usb-boards"\nserials = ["A1"]\nlog = "{tmp_path / "log"}"\n'
-    )
     there = {"DRYDOCK_BLUEPRINTS": str(drop_ins)}
-    assert [line["change"] for line in cli("apply", str(tmp_path / "pool.toml"), "--json", **there).objects]
+    assert [line["change"] for line in cli("apply", pool, "--json", **there).objects]
     leased = cli("lease", "--type", "board", "--json", **there)
     assert [lease["status"] for lease in leased.objects] == ["active"]
     assert "while preparing" in leased.stderr
