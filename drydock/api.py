@@ -25,8 +25,8 @@ from .applying import Change
 from .config import parse_pool, read_pool_file
 from .engine import Engine
 from .errors import CommandFailed, ConfigError, LeaseLost, NotFound, StoreError
-from .interfaces import LOOK_SECONDS, Done, Interface, Words, check_argv, failed, get_file, put_file, run
 from .hooks import OwnProcess
+from .interfaces import LOOK_SECONDS, Done, Interface, Words, check_argv, failed, get_file, put_file, run
 from .model import Demand, LeaseStatus, Resource, SlotLockRow
 from .model import Lease as LeaseRow
 from .owner import default_owner

@@ -467,7 +467,8 @@ def _act(kind: KindClass, call: Told, answering: int) -> int:
     """In the hook's process: call the hook and answer. Returns what to exit with."""
     here = os.getpid()
     # Those of the server know of another file.
-    sys.stdout, sys.stderr = (open(fd, "w", buffering=1, errors="backslashreplace", closefd=False) for fd in (1, 2))
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        setattr(sys, name, os.fdopen(fd, "w", buffering=1, errors="backslashreplace", closefd=False))
     try:
         resource = call["resource"] and resource_heard(call["resource"])
         lease = call["lease"] and LeaseInfo(*call["lease"])

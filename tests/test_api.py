@@ -270,9 +270,9 @@ def test_nothing_free_tells_who_holds_it(dock: Connection) -> None:
         assert [lease.id for lease in dock.leases()] == [held.id]
 
 
-def test_every_error_that_is_meant_has_one_base_and_yield_is_none() -> None:
+def test_every_error_that_is_meant_has_one_base_and_yield_and_gone_are_none() -> None:
     meant = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)]
-    assert {e.__name__ for e in meant if not issubclass(e, errors.DrydockError)} == {"Yield"}
+    assert {e.__name__ for e in meant if not issubclass(e, errors.DrydockError)} == {"Yield", "Gone"}
     for conflict in (errors.NothingFree, errors.SlotLockHeld, errors.StatusChanged, errors.LeaseLost):
         assert issubclass(conflict, errors.Conflict)
     for store in (errors.StoreBusy, errors.StoreDamaged):
