@@ -62,7 +62,7 @@ def main() -> None:
         name = call["kind"]
         try:
             if name not in kinds:
-                kinds[name] = _load(name, call["kinds"])
+                kinds[name] = _load(name, call["kinds"], call["blueprint"])
         except BlueprintError as error:
             channel.say({"ended": "import", "about": error.blueprint, "step": error.step, "reason": error.reason})
             continue
@@ -81,13 +81,13 @@ def main() -> None:
             channel.say({}, {"ended": "lost"})
 
 
-def _load(name: str, folders: str) -> KindClass:
+def _load(name: str, folders: str, blueprint: str) -> KindClass:
     # Not an exception, which the author's code could catch: this process ends, and that is seen.
     signal.setitimer(signal.ITIMER_REAL, IMPORT_SECONDS)
     try:
         return load_kind(name, {FOLDERS: folders})
     except ConfigError as error:  # it was there when the pool file was applied
-        raise BlueprintError(name, "import", str(error)) from error
+        raise BlueprintError(blueprint, "import", str(error)) from error
     except KeyboardInterrupt as error:
         raise BlueprintError(name, "import", describe(error)) from error
     finally:
