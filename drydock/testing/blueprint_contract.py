@@ -257,8 +257,7 @@ class BlueprintContract:
     def test_hostile_settings_are_refused_or_harmless(self, subject: Subject, folder: Path) -> None:
         around = self._around(folder)
         types = {name: setting.type for name, setting in subject.kind.settings_schema.items()}
-        for bad in hostile.settings(subject.settings, types, self._victim(folder)):
-            [name] = [name for name in bad if bad[name] is not subject.settings.get(name)]
+        for name, bad in hostile.settings(subject.settings, types, self._victim(folder)):
             self._refused_or_harmless(
                 subject.offer(self.wanted, settings=bad), f"a pool file with {name} = {_shown(bad[name])}"
             )

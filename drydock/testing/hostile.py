@@ -44,20 +44,22 @@ def attributes(known: Iterable[str], base: Mapping[str, Any], elsewhere: str) ->
             yield from _reaching({**base, name: value} for value in values)
 
 
-def settings(given: Mapping[str, Any], types: Mapping[str, type], elsewhere: str) -> Iterator[dict[str, Any]]:
-    """Settings of which one is hostile, though of the type that was declared."""
+def settings(
+    given: Mapping[str, Any], types: Mapping[str, type], elsewhere: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Settings of which one is hostile, though of the type that was declared; and which one."""
     for name, type in types.items():
         for value in (*VALUES, elsewhere):
             right = isinstance(value, type) and not (isinstance(value, bool) and type is not bool)
             if right:
-                yield {**given, name: value}
+                yield name, {**given, name: value}
             if type is list:
-                yield {**given, name: [value]}
+                yield name, {**given, name: [value]}
             if type is dict:
-                yield {**given, name: {"x": value}}
+                yield name, {**given, name: {"x": value}}
 
 
-def _reaching(requests: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _reaching(requests: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Those that Drydock itself does not refuse."""
     for wanted in requests:
         with contextlib.suppress(ConfigError):

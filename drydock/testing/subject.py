@@ -15,6 +15,7 @@ from ..attributes import check
 from ..blueprint import Binding, Builder, Gone, LeaseInfo, Need, Plan, Pool, ResourceInfo, Support, Yield
 from ..discovery import KindClass, make
 from ..errors import BlueprintError
+from ..hooks import perform
 from ..proposing import checked_plan
 from .apart import Code, Ended, apart, imported, in_another_interpreter
 
@@ -150,12 +151,10 @@ class Subject:
 
 def called(blueprint: Pool | Builder, resource: ResourceInfo, step: Step) -> None:
     """Call one hook, and again when it says so."""
-    hook = getattr(blueprint, step.hook)
     lease = LeaseInfo(step.holder, f"holder-{step.holder}", step.attributes, step.holder)
-    about = (resource, lease) if step.hook.endswith("_lease") else (resource,)
     for _ in range(MOST_YIELDS):
         try:
-            hook(*about)
+            perform(blueprint, step.hook, resource, lease if step.hook.endswith("_lease") else None, None)
         except Yield as later:
             time.sleep(min(later.after, LONGEST_YIELD_SECONDS))
         else:

@@ -13,6 +13,7 @@ from ..blueprint import LeaseInfo, ResourceInfo
 from ..config import parse_pool
 from ..engine import Engine
 from ..errors import BlueprintError, Conflict, quoted
+from ..hooks import OwnProcess
 from ..model import Demand
 from ..store import open_store
 from ..store.base import Store
@@ -49,10 +50,11 @@ HOLD = """
 import json
 from drydock.engine import Engine
 from drydock.errors import DrydockError, NothingFree
+from drydock.hooks import OwnProcess
 from drydock.model import Demand
 from drydock.store import open_store
 store, kinds, type, wanted, rounds = sys.argv[1:]
-engine = Engine(open_store(store), environment={"DRYDOCK_BLUEPRINTS": kinds})
+engine = Engine(open_store(store), environment={"DRYDOCK_BLUEPRINTS": kinds}, hooks=OwnProcess())
 say("ready")
 hear()
 for round in range(int(rounds)):
@@ -68,7 +70,7 @@ for round in range(int(rounds)):
         hear()
     if lease:
         engine.release(lease.id)
-engine.store.close()
+engine.close()
 """
 
 
@@ -104,8 +106,8 @@ def race(subject: Subject, wanted: Mapping[str, Any], folder: Path) -> str:
 
     def by_one(do: Callable[[Engine], object]) -> str:
         def act() -> None:
-            engine = Engine(open_store(store), environment={"DRYDOCK_BLUEPRINTS": str(kinds)})
-            with contextlib.closing(engine.store):
+            engine = Engine(open_store(store), environment={"DRYDOCK_BLUEPRINTS": str(kinds)}, hooks=OwnProcess())
+            with contextlib.closing(engine):
                 do(engine)
 
         return subject.apart(act).error

@@ -48,6 +48,8 @@ CAUGHT = [
      'a lease that asks for {"label": "`touch canary`"} runs a command of the user\'s choice: what he asks for comes to a shell'),
     ("trusts_its_user", "test_hostile_attributes_are_refused_or_harmless",
      'a user who asks for {"cores": ""} is told of a bug of yours instead of his mistake, TypeError'),
+    ("says_no", "test_each_hook_finds_what_it_needs_in_a_process_of_its_own",
+     "no lease ever works: activate: TypeError: must return nothing, not bool"),
     ("hangs", "test_hooks_may_come_in_every_order_that_a_crash_gives[as-it-should-be]",
      "activate before anything else hangs: the user waits until `time_limit`, and whoever asked for it gets nothing"),
     ("no_name", "test_it_offers_something",
