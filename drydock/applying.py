@@ -104,7 +104,7 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
         lifetime=kind.lifetime if config.lifetime is None else config.lifetime,
         ttl=kind.ttl if config.ttl is None else config.ttl,
         per_lease=tuple(kind.per_lease) if issubclass(kind, Builder) else (),
-        observe_every=kind.observe_every if _looks(kind) else None,
+        observe_every=_observe_every(kind, config, where),
     )
     blueprint = make(kind, config.name, settings, source)
     if source is not None:
@@ -118,9 +118,15 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
     return _Prepared(row, settings, _declare(config.name, bindings), kind.shares_bindings)
 
 
-def _looks(kind: KindClass) -> bool:
-    """Whether the kind looks at the outside truth."""
-    return kind.missing is not Pool.missing if issubclass(kind, Pool) else kind.observe is not Builder.observe
+def _observe_every(kind: KindClass, config: BlueprintConfig, where: str) -> float | None:
+    """Seconds between two looks at the outside truth, if the kind looks there."""
+    looks = kind.missing is not Pool.missing if issubclass(kind, Pool) else kind.observe is not Builder.observe
+    if not looks and config.observe_every is not None:
+        raise ConfigError(
+            f'{where}: "observe_every": kind {quoted(config.kind)} does not look whether things are there'
+        )
+    every = kind.observe_every if config.observe_every is None else config.observe_every
+    return every if looks else None
 
 
 def _declare(name: str, bindings: list[object]) -> tuple[Declared, ...]:
@@ -200,6 +206,7 @@ def _affected(store: Store, steps: Steps, pool: PoolFile, sources: Mapping[str, 
                 b.cooldown,
                 b.lifetime,
                 b.ttl,
+                b.observe_every,
                 store.offers.settings(b.id),
             ),
             sources,

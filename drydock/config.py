@@ -16,7 +16,8 @@ from .errors import ConfigError, Refused, printable, quoted
 LARGEST_FILE_BYTES = 1024 * 1024
 MOST_RESOURCES = 100_000
 LEAST_LIFETIME_SECONDS = 0.1
-COMMON_SETTINGS = ("kind", "type", "seats", "limit", "grace", "cooldown", "lifetime", "ttl")
+LEAST_LOOK_SECONDS = 0.1
+COMMON_SETTINGS = ("kind", "type", "seats", "limit", "grace", "cooldown", "lifetime", "ttl", "observe_every")
 # A dotted key with too many parts. tomllib would take minutes for one that fills the file.
 _DEEP_KEY = re.compile(
     rf"""(?:^|[\[{{,])[ \t]*+(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{DEEPEST}}}""", re.MULTILINE
@@ -35,6 +36,7 @@ class BlueprintConfig(NamedTuple):
     cooldown: float | None
     lifetime: float | None
     ttl: float | None
+    observe_every: float | None
     settings: Mapping[str, Any]  #: the kind's own
 
 
@@ -126,6 +128,7 @@ def _blueprint(name: str, table: object, where: str) -> BlueprintConfig:
         _duration(table, "cooldown", where),
         _duration(table, "lifetime", where, least=LEAST_LIFETIME_SECONDS),
         _duration(table, "ttl", where),
+        _duration(table, "observe_every", where, least=LEAST_LOOK_SECONDS),
         {key: value for key, value in table.items() if key not in COMMON_SETTINGS},
     )
 

@@ -1,5 +1,6 @@
 """`semaphore`: what it counts, what it refuses, and that what a probe finds missing outside is withheld."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from drydock_blueprints.semaphore import ProbeFailed, Semaphore
 
 from drydock.engine import Engine
 from drydock.errors import ConfigError, NothingFree
-from drydock.model import Demand, Lease
+from drydock.model import Demand, Lease, LeaseStatus
 
 READS = "import sys; print(open(sys.argv[1]).read(), end='')"
 
@@ -140,3 +141,106 @@ def test_no_shell_reads_what_the_probe_is_given() -> None:
 
 def test_a_probe_that_reads_is_told_that_there_is_nothing_to_read() -> None:
     assert kind(1, *probe("import sys; print(1 if sys.stdin.read() == '' else 0)")).missing(()) == []
+
+
+# ---- what becomes of it
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """What the probe prints."""
+    return tmp_path / "outside"
+
+
+def withheld(engine: Engine) -> list[str]:
+    return [binding.name for binding in engine.store.offers.bindings() if not binding.enabled]
+
+
+def test_no_more_can_be_held_than_there_are_outside_until_they_are_back(
+    engine: Engine, clock: Clock, outside: Path
+) -> None:
+    outside.write_text("2\n")
+    apply(engine, pool(3, probe=probe(READS, outside)))
+    assert [name(lease(engine)), name(lease(engine))] == ["seats-1", "seats-2"]
+    with pytest.raises(NothingFree):
+        lease(engine)
+    outside.write_text("3\n")
+    engine.tend()
+    assert withheld(engine) == ["seats-3"], "the time of the next look has not come"
+    clock.forward(60)
+    engine.tend()
+    assert name(lease(engine)) == "seats-3"
+
+
+def test_who_holds_one_that_is_not_there_any_more_keeps_it_and_it_is_withheld_afterwards(
+    engine: Engine, clock: Clock, outside: Path
+) -> None:
+    outside.write_text("2")
+    apply(engine, pool(2, probe=probe(READS, outside)))
+    first, second = lease(engine), lease(engine)
+    outside.write_text("1")
+    clock.forward(60)
+    engine.tend()
+    assert engine.verify(second.id).status is LeaseStatus.ACTIVE
+    engine.release(second.id)
+    with pytest.raises(NothingFree):
+        lease(engine)
+    engine.release(first.id)
+    assert name(lease(engine)) == "seats-1"
+
+
+def test_an_idle_one_is_withheld_though_the_last_is_held(engine: Engine, clock: Clock, outside: Path) -> None:
+    outside.write_text("3")
+    apply(engine, pool(3, probe=probe(READS, outside)))
+    held = [lease(engine) for _ in range(3)]
+    engine.release(held[1].id)
+    outside.write_text("2")
+    clock.forward(60)
+    engine.tend()
+    assert withheld(engine) == ["seats-2"]
+
+
+def test_a_probe_that_fails_changes_nothing_and_the_log_tells_why(engine: Engine, clock: Clock, outside: Path) -> None:
+    outside.write_text("1")
+    apply(engine, pool(2, probe=probe(READS, outside)))
+    outside.write_text("the server is down")
+    clock.forward(60)
+    engine.tend()
+    assert withheld(engine) == ["seats-2"]
+    [failed] = engine.store.events.latest(10, event="blueprint.observe-failed")
+    assert failed.blueprint == "seats"
+    assert 'must print one whole number, not "the server is down"' in failed.data["error"]
+
+
+def test_the_pool_file_says_how_often_to_look(engine: Engine, clock: Clock, outside: Path) -> None:
+    outside.write_text("1")
+    apply(engine, pool(2, probe=probe(READS, outside), observe_every="5s"))
+    outside.write_text("2")
+    clock.forward(4.9)
+    engine.tend()
+    assert withheld(engine) == ["seats-2"]
+    clock.forward(0.1)
+    engine.tend()
+    assert withheld(engine) == []
+
+
+def test_how_often_to_look_is_refused_where_nobody_looks(engine: Engine) -> None:
+    with pytest.raises(ConfigError, match='"observe_every": kind "host-pool" does not look'):
+        apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"], "observe_every": "5s"}}})
+
+
+def test_the_command_withholds_too_and_bindings_shows_it(cli: Cli, tmp_path: Path, outside: Path) -> None:
+    outside.write_text("1")
+    file = tmp_path / "pool.toml"
+    file.write_text(
+        '[blueprint.seats]\nkind = "semaphore"\ntype = "licence"\ncount = 2\n'
+        f"probe = {json.dumps(probe(READS, outside))}\nobserve_every = '100ms'\n"
+    )
+    assert cli("apply", str(file)).returncode == 0
+    assert cli("run", "-t", "licence", "--no-wait", "-n", "2", "--", "true").returncode == 3
+    assert [(b["name"], b["enabled"]) for b in cli("bindings", "--json").objects] == [
+        ("seats-1", True),
+        ("seats-2", False),
+    ]
+    outside.write_text("2")
+    assert cli("run", "-t", "licence", "-n", "2", "--", "true").returncode == 0, "whoever waits looks"
