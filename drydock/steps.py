@@ -502,6 +502,9 @@ class Steps:
             return
         before = self.store.offers.fences(row.id)
         came = self._hook(row, "missing")
+        unknown = next((one for one in came.answer or () if one not in before), None)
+        if unknown is not None:
+            came = Came(BlueprintError(name, "missing", f"it has no binding {quoted(unknown)}"))
         gone: list[str] = []
         back: list[str] = []
         with self.store.write():
