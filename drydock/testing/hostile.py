@@ -59,7 +59,7 @@ def settings(
                 yield name, {**given, name: {"x": value}}
 
 
-def _reaching(requests: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _reaching(requests: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Those that Drydock itself does not refuse."""
     for wanted in requests:
         with contextlib.suppress(ConfigError):
