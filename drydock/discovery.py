@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .attributes import clean
-from .blueprint import REQUIRED, Blueprint, Builder, Pool, Setting
+from .blueprint import API, REQUIRED, Blueprint, Builder, Pool, Setting
 from .errors import BlueprintError, ConfigError, listed, printable, quoted
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def describe(error: BaseException, longest: int = 2000) -> str:
     """The class and message of an author's exception, even if its own `__str__` fails."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - it is the author's __str__ that we guard against
+    except BaseException:  # noqa: BLE001 - it is the author's __str__ that we guard against
         return f"<unprintable {type(error).__name__}>"
     return f"{type(error).__name__}: {text[:longest]}" if text else type(error).__name__
 
@@ -211,6 +211,9 @@ def _checked(name: str, found: object) -> KindClass:
 
 def _check_card(name: str, kind: KindClass) -> None:
     """Raise `BlueprintError` for a class attribute that does not say what it must: it would only be found much later."""
+    api: object = kind.api
+    if type(api) is not int or api != API:
+        raise BlueprintError(name, "import", f"it speaks plugin API {printable(repr(api))}, this drydock {API}")
     schema = kind.settings_schema
     wrong = {
         "type": kind.type is not None and not isinstance(kind.type, str),
@@ -221,6 +224,8 @@ def _check_card(name: str, kind: KindClass) -> None:
         "cooldown": not _is_seconds(kind.cooldown),
         "lifetime": kind.lifetime is not None and not (_is_seconds(kind.lifetime) and kind.lifetime > 0),
         "ttl": kind.ttl is not None and not _is_seconds(kind.ttl),
+        "time_limit": not (_is_seconds(kind.time_limit) and kind.time_limit > 0),
+        "observe_every": not (_is_seconds(kind.observe_every) and kind.observe_every > 0),
         "shares_bindings": not isinstance(kind.shares_bindings, bool),
     }
     for attribute in filter(wrong.__getitem__, wrong):

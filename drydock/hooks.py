@@ -10,7 +10,6 @@ ended.
 """
 
 import contextlib
-import inspect
 import json
 import math
 import os
@@ -18,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from time import monotonic
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .blueprint import Builder, LeaseInfo, Local, Pool, ResourceInfo, Ssh, Support
@@ -99,7 +99,7 @@ def perform(
         return names
     # A generator or a coroutine has done nothing yet, and who returns False means that it failed.
     if answer is not None:
-        if inspect.iscoroutine(answer):
+        if isinstance(answer, CoroutineType):
             answer.close()
         raise TypeError(f"must return nothing, not {type(answer).__name__}")
     return None
