@@ -1,6 +1,7 @@
 """What the guides say is run as it stands there, and what there is is said in them."""
 
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
+from drydock.blueprint import Builder, Pool
 from drydock.cli import CANNOT_WRITE_OUTPUT, EXIT_CODES, drydock
 from drydock.errors import DrydockError
+from drydock.testing import BlueprintContract
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -126,3 +129,54 @@ def test_the_first_kind_of_the_authors_guide_works(cli: Cli, tmp_path: Path) -> 
     [lease] = cli("leases", "--json").objects
     assert lease["resource"]["attributes"] == {"serial": "A100"}
     assert [lock["key"] for lock in cli("locks", "--json").objects][-1] == "usb-board(A100)"
+
+
+def pytest_in(folder: Path) -> None:
+    """The author's own tests pass."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert " passed" in ran.stdout
+
+
+def test_the_first_kind_of_the_authors_guide_passes_the_kit(tmp_path: Path) -> None:
+    kind, test, *_ = blocks(AUTHORS, "python")
+    assert len([line for line in kind.splitlines() if line]) == 8
+    (tmp_path / "usb_board.py").write_text(kind)
+    (tmp_path / "test_usb_board.py").write_text(test)
+    pytest_in(tmp_path)
+
+
+def test_who_follows_the_authors_guide_comes_to_a_tested_package(cli: Cli, tmp_path: Path) -> None:
+    """The example is the stranger's package, which other tests install and lease."""
+    [kind, test] = blocks(AUTHORS, "python")[2:]
+    [entry_point] = blocks(AUTHORS, "toml")[1:]
+    begin, enter, *_ = (command for command, _ in commands(blocks(AUTHORS, "console")[1]))
+    play(f"$ {begin}", tmp_path, cli)
+    package = tmp_path / enter.removeprefix("cd ")
+    assert entry_point in (package / "pyproject.toml").read_text()
+    (package / "usb_boards.py").write_text(kind)
+    (package / "test_usb_boards.py").write_text(test)
+    pytest_in(package)
+    stranger = ROOT / "tests" / "stranger"
+    assert (kind, test) == tuple((stranger / name).read_text() for name in ("usb_boards.py", "test_usb_boards.py"))
+
+
+def test_all_that_an_author_may_say_stands_in_the_authors_guide() -> None:
+    for kind in (Pool, Builder):
+        names = {
+            name for base in kind.__mro__ for name in vars(base) if base is not object and not name.startswith("_")
+        }
+        for name in names:
+            assert re.search(rf"`[^`]*\b{name}\b[^`]*`", AUTHORS), name
+    for name in vars(BlueprintContract):
+        if not name.startswith(("_", "test_")) and name not in ("folder", "subject", "offer"):
+            assert re.search(rf"`[^`]*\b{name}\b[^`]*`", AUTHORS), name
+
+
+def test_every_kind_of_ours_stands_in_the_authors_guide() -> None:
+    kinds = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["drydock.blueprints"]
+    for where in kinds.values():
+        file = where.partition(":")[0].removeprefix("drydock_blueprints.") + ".py"
+        assert f"| [`{file}`]({file}) |" in AUTHORS
