@@ -3,7 +3,6 @@
 import os
 import shutil
 import socket
-import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from drydock.blueprint import (
     Support,
     fits,
 )
+from drydock.testing.poison import git, picture, plant, same_tree
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -35,13 +35,6 @@ def _git_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """The git of the tests themselves has no configuration of whoever runs them."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-
-
-def git(folder: Path, *arguments: str, input: str | None = None) -> str:
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"]
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, input=input, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 class Origin:
@@ -124,26 +117,6 @@ def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Yard:
 
 def lease(**wanted: Any) -> LeaseInfo:
     return LeaseInfo(1, "t", wanted, 1)
-
-
-def picture(folder: Path) -> dict[str, object]:
-    """All that is in the folder: kinds, permissions and contents. git's index holds moments, so it is told as git reads
-    it."""
-    seen: dict[str, object] = {}
-    for parent, folders, files in os.walk(folder):
-        for path in (Path(parent, name) for name in (*folders, *files)):
-            status = path.lstat()
-            what = (
-                str(path.readlink())
-                if path.is_symlink()
-                else path.read_bytes()
-                if stat.S_ISREG(status.st_mode)
-                else None
-            )
-            seen[str(path.relative_to(folder))] = (stat.S_IFMT(status.st_mode), status.st_mode & 0o7777, what)
-            if path.name == "index":
-                seen[str(path.relative_to(folder))] = git(path.parent.parent, "ls-files", "-s", "-v")
-    return seen
 
 
 # ---- what a lease gets
@@ -312,118 +285,6 @@ def test_what_git_is_told_by_the_environment_is_not_meant_for_us(here: Yard, mon
 # ---- one holder after another
 
 
-def plant(yard: Yard) -> Path:
-    """Do all that a holder can do to those after him. Whatever of it is run makes the file that is returned."""
-    ran = yard.folder / "ran"
-    command = f"touch {ran}; cat"
-    tree, dot = yard.tree, yard.tree / ".git"
-    program = yard.folder / "planted"
-    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
-    program.chmod(0o755)
-    commit = git(tree, "rev-parse", "HEAD")
-    # what git keeps of its own
-    git(tree, "switch", "-q", "-c", "main", commit)
-    (tree / "readme").write_text("other\n")
-    git(tree, "commit", "-q", "-a", "-m", "other")
-    other = git(tree, "rev-parse", "HEAD")
-    git(tree, "tag", "-f", "planted")
-    git(tree, "update-ref", "refs/remotes/origin/main", other)
-    git(tree, "replace", commit, other)
-    git(tree, "worktree", "add", "-q", "--detach", str(yard.copy / "beside"))
-    git(tree, "stash", "list")
-    (tree / "readme").write_text("dirty\n")
-    git(tree, "update-index", "--assume-unchanged", "readme")
-    git(tree, "update-index", "--skip-worktree", "src/run")
-    (tree / "staged").write_text("staged\n")
-    git(tree, "add", "staged")
-    (dot / "info").mkdir(exist_ok=True)
-    (dot / "info" / "grafts").write_text(f"{commit}\n")
-    (dot / "info" / "attributes").write_text("* filter=planted diff=planted merge=planted\n")
-    (dot / "info" / "sparse-checkout").write_text("/nothing\n")
-    (dot / "info" / "exclude").write_text("*\n")
-    (dot / "objects" / "info").mkdir(exist_ok=True)
-    (dot / "objects" / "info" / "alternates").write_text(f"{yard.b.path}/.git/objects\n")
-    (dot / "shallow").write_text(f"{commit}\n")
-    for name in ("post-checkout", "pre-commit", "post-index-change", "reference-transaction", "fsmonitor-watchman",
-                 "pre-auto-gc", "post-merge", "sendemail-validate"):  # fmt: skip
-        (dot / "hooks").mkdir(exist_ok=True)
-        shutil.copy(program, dot / "hooks" / name)
-    # what git reads: last, or it would be run by what is planted above
-    (yard.folder / "included").write_text(f"[core]\n\tfsmonitor = {program}\n")
-    with (dot / "config").open("a") as config:
-        config.write(
-            f"""
-[core]
-    fsmonitor = {program}
-    hooksPath = {dot}/hooks
-    sshCommand = {program}
-    pager = {program}
-    editor = {program}
-    gitProxy = {program}
-    attributesFile = {dot}/info/attributes
-    sparseCheckout = true
-    worktree = {yard.folder}
-    alternateRefsCommand = {program}
-[include]
-    path = {yard.folder}/included
-[filter "planted"]
-    smudge = {command}
-    clean = {command}
-    process = {program}
-    required = true
-[diff "planted"]
-    command = {program}
-    textconv = {program}
-[diff]
-    external = {program}
-[alias]
-    fetch = "!touch {ran}"
-    st = "!touch {ran}"
-[uploadpack]
-    packObjectsHook = {program}
-[remote "origin"]
-    uploadpack = {program}
-    vcs = planted
-[credential]
-    helper = "!touch {ran}"
-[url "{yard.b.path}"]
-    insteadOf = {yard.a.path}
-[submodule "planted"]
-    active = true
-    url = {yard.b.path}
-    update = "!touch {ran}"
-[extensions]
-    worktreeConfig = true
-"""
-        )
-    # what lies in the tree
-    (tree / ".gitattributes").write_text("* filter=planted\n")
-    (tree / ".gitmodules").write_text(f'[submodule "planted"]\n\tpath = planted\n\turl = {yard.b.path}\n')
-    (tree / "ignored.o").write_text("ignored\n")
-    (tree / ".gitignore").write_text("*\n")
-    git(yard.folder, "clone", "-q", str(yard.b.path), str(tree / "nested"))
-    shutil.copy(program, tree / "nested" / ".git" / "hooks" / "post-checkout")
-    (tree / "-rf").write_text("an option\n")
-    (tree / "new\nline").write_text("two\n")
-    (tree / "out").symlink_to(yard.folder / "victim")
-    (tree / "loop").symlink_to(tree)
-    (yard.copy / "b").symlink_to(yard.folder / "victim")
-    os.mkfifo(tree / "fifo")
-    closed = tree / "closed" / "inner"
-    closed.mkdir(parents=True)
-    (closed / "file").write_text("closed\n")
-    for name in ("index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock"):
-        (dot / name).touch()
-    for pack in dot.glob("objects/pack/*"):
-        pack.chmod(0o600)
-        pack.write_bytes(b"not what it was")
-    (tree / "src" / "run").chmod(0o4000)
-    closed.chmod(0)
-    closed.parent.chmod(0o500)
-    dot.chmod(0)
-    return ran
-
-
 def a_link(place: Path, victim: Path) -> None:
     shutil.rmtree(place)
     place.symlink_to(victim)
@@ -501,7 +362,7 @@ def hand_over_the_poisoned(yard: Yard, further: Callable[[Yard], None], *, clean
     kind.activate(resource)
     kind.activate_lease(resource, lease())
     before, origins = picture(yard.copy), (picture(yard.a.path), picture(yard.b.path))
-    ran = plant(yard)
+    ran = plant(yard.tree, yard.folder, yard.b.path)
     further(yard)
     if clean_up:
         kind.destroy_lease(resource, lease())
@@ -522,19 +383,13 @@ def hand_over_the_poisoned(yard: Yard, further: Callable[[Yard], None], *, clean
     assert [path.name for path in victim.iterdir()] == ["file"]
 
 
-def same_tree(seen: dict[str, object]) -> dict[str, object]:
-    """All but how git packs its objects and refs."""
-    unlike = ("a/.git/objects", "a/.git/packed-refs")
-    return {path: what for path, what in seen.items() if not path.startswith(unlike)}
-
-
 def test_what_is_planted_would_run(here: Yard) -> None:
     """The test above could fail: whoever runs git in the poisoned copy runs what is planted."""
     kind = here.kind()
     resource = here.resource(kind)
     kind.activate(resource)
     kind.activate_lease(resource, lease())
-    ran = plant(here)
+    ran = plant(here.tree, here.folder, here.b.path)
     (here.tree / ".git").chmod(0o700)
     for lock in (here.tree / ".git").glob("*.lock"):
         lock.unlink()
@@ -663,14 +518,17 @@ def test_what_is_kept_is_used_again_and_what_is_new_is_fetched(yard: Yard) -> No
     kind = yard.kind()
     resource = yard.resource(kind)
     kind.activate(resource)
-    pack = yard.kept / "a" / "pack"
 
-    def handed_over() -> tuple[str, int, int]:
+    def written() -> tuple[int, int]:
+        status = (yard.kept / "a" / "pack").stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def handed_over() -> tuple[str, int, tuple[int, int]]:
         kind.activate_lease(resource, lease())
         packs = list((yard.tree / ".git/objects/pack").glob("*.pack"))
-        return git(yard.tree, "rev-parse", "HEAD"), len(packs), pack.stat().st_ino
+        return git(yard.tree, "rev-parse", "HEAD"), len(packs), written()
 
-    first = pack.stat().st_ino
+    first = written()
     assert handed_over() == (yard.a.head(), 1, first)
     yard.a.commit(small="new\n")
     assert handed_over() == (yard.a.head(), 2, first)
