@@ -380,7 +380,10 @@ class Request:
             again_at = self.under.again_at if again_at is None else min(again_at, self.under.again_at)
         seldom = LOOK_EVERY_SECONDS * (5 if self.store.wakes_surely else 1)
         look_at = time.monotonic() + seldom
-        kept_until = None if self._kept_seconds is None else time.monotonic() + self._kept_seconds
+        moments = list(self.resting.values())  # a blueprint that failed is tried again then
+        if self._kept_seconds is not None:
+            moments.append(time.monotonic() + self._kept_seconds)
+        kept_until = min(moments, default=None)
         while True:
             again_after = LOOK_EVERY_SECONDS if again_at is None else max(0.0, again_at - self.store.clock()) + 0.001
             if kept_until is not None:
@@ -472,10 +475,11 @@ class Request:
                 self.possible = Candidates(self.store.offered, ())
 
     def _rested(self) -> Candidates:
+        now = time.monotonic()
+        self.resting = {name: until for name, until in self.resting.items() if until > now}
         if not self.resting:
             return self.possible
-        now = time.monotonic()
-        awake = tuple(c for c in self.possible.all if self.resting.get(c.blueprint.name, 0) <= now)
+        awake = tuple(c for c in self.possible.all if c.blueprint.name not in self.resting)
         return self.possible._replace(all=awake)
 
     def _choose_beforehand(self, delay_seconds: float) -> None:

@@ -39,6 +39,16 @@ def test_a_build_that_fails_four_times_is_tried_a_fifth_time(stage: Stage) -> No
     assert len(stage.events("resource.broken")) == 4
 
 
+def test_a_build_that_failed_is_tried_again_though_nothing_else_happens(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S11: its blueprint rests for a moment, of which nobody tells the request."""
+    monkeypatch.setattr("drydock.request.FIRST_PAUSE_SECONDS", 0.05)
+    stage.offer(hoax={})
+    control("hoax").fail_in["activate"] = iter([NO_POWER] * 2)
+    assert on(stage.lease(wait=30.0)).id == 3
+
+
 def test_after_five_failed_builds_the_request_gives_up_and_says_why(stage: Stage) -> None:
     """PLUGIN-016 and S11: each failure is told with its class and message."""
     stage.offer(hoax={})
