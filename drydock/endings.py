@@ -94,7 +94,8 @@ def release_lease(
         return Released(released=True, resource=building)
     if ending.carries is not None:  # what it stands on may be nobody else's before it is gone
         store.move("lease", id, ending.status, LeaseStatus.RELEASED, not_before=0.0, failures=0)
-        store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
+        told = {"carries": ending.carries, **_told(reason)}
+        store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **told)
         release_resource(store, ending.carries, worker, "what it stands on was " + ("lost" if lost else "given back"))
         return Released(released=not late, lease=id)
     if ending.status is LeaseStatus.ACTIVE and "destroy_lease" not in ending.hooks:
@@ -120,9 +121,7 @@ def release_broken(store: Store, id: int, worker: str | None, reason: str) -> Re
     return release_lease(store, id, worker, reason, lost=held)
 
 
-def release_resource(
-    store: Store, id: int, worker: str | None, reason: str | None = None, *, event: str = "resource.released"
-) -> bool:
+def release_resource(store: Store, id: int, worker: str | None, reason: str | None = None) -> bool:
     """Take a resource out of use and give back the leases on it. False if it was on its way out already.
 
     A lease that was not ready yet is left for `Steps` to throw back, since its request can be served elsewhere.
@@ -132,7 +131,7 @@ def release_resource(
         raise NotFound("resource", id)
     if resource.status not in (ResourceStatus.PENDING, ResourceStatus.ACTIVE):
         return False
-    start_destroying(store, id, resource.status, event, worker=worker, reason=reason)
+    start_destroying(store, id, resource.status, "resource.released", worker=worker, reason=reason)
     for lease in store.leases.on_resource(id):
         ending = store.leases.ending(lease)
         if ending and ending.status is LeaseStatus.ACTIVE:

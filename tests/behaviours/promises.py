@@ -123,7 +123,8 @@ class _Replay:
         id, new = event.lease, LEASE_EVENTS[event.event]
         old = self.lease_now.get(id, LeaseStatus.PENDING)
         hooks = self.blueprints[event.blueprint].hooks if event.blueprint else frozenset()
-        if new is LeaseStatus.RELEASED and old is LeaseStatus.ACTIVE and "destroy_lease" not in hooks:
+        at_once = "destroy_lease" not in hooks and "carries" not in event.data
+        if new is LeaseStatus.RELEASED and old is LeaseStatus.ACTIVE and at_once:
             new = LeaseStatus.DESTROYED
         self._expect((old, new) in LEASE_ARROWS, f"event {event.id}: lease:{id} went from {old} to {new}")
         self.lease_now[id] = new

@@ -68,6 +68,8 @@ class Control:
             str, Iterator[BaseException]
         ] = {}  #: what a hook raises, call by call, until there is no more
         self.yield_in: dict[str, float] = {}
+        self.missing: object = ()  #: what a fleet answers
+        self.done: list[str] = []  #: what a shed has done
         self.overlaps: list[str] = []
         self._gates: dict[str, Gate] = {}
         self._busy: set[str] = set()
@@ -286,7 +288,7 @@ class Stage:
             found += told.overlaps
             if self.settled and self.hooks_seen:
                 found += self._unbalanced(name, told)
-        assert found == []
+        assert found == [], found
 
     def _unbalanced(self, name: str, told: Control) -> Iterator[str]:
         gone = Counter(
