@@ -142,8 +142,13 @@ def check_argv(argv: Words) -> list[str]:
     words = [os.fsdecode(word) for word in argv]
     if not words or words[0].startswith("-"):
         raise ConfigError(f"not a command: {quoted(words[0])}" if words else "there is no command")
-    if any("\0" in word for word in words):
-        raise ConfigError("a command may not have a NUL in it")
+    for word in words:
+        try:
+            wrong = b"\0" in os.fsencode(word)
+        except UnicodeEncodeError:
+            wrong = True
+        if wrong:
+            raise ConfigError(f"no word of a command can be {quoted(word)}")
     return words
 
 
@@ -397,7 +402,7 @@ def get_file(
 def _path(path: str | os.PathLike[str]) -> str:
     """`path` such that no command takes it for an option."""
     text = os.fsdecode(path)
-    if not text or "\0" in text or text.endswith("/"):
+    if not text or text.endswith("/"):
         raise ConfigError(f"not the path of a file: {quoted(text)}")
     return text if text.startswith("/") else f"./{text}"
 

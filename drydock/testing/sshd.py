@@ -191,13 +191,22 @@ async def serve(folder: Path, port: int) -> None:
             await started.wait()
             sessions.discard(started)
 
+    class OneUser(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            self.connection = conn
+
+        def begin_auth(self, username: str) -> bool:
+            if username != getpass.getuser():
+                self.connection.set_authorized_keys(asyncssh.import_authorized_keys(""))
+            return True
+
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGQUIT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     server = await asyncssh.listen(
         ADDRESS, port, reuse_address=True, server_host_keys=[str(folder / "host_key")],
         authorized_client_keys=str(folder / "key.pub"), process_factory=session, encoding=None,
-        compression_algs=None,
+        server_factory=OneUser, compression_algs=None,
     )  # fmt: skip
     await ended.wait()
     server.close()
