@@ -103,6 +103,10 @@ def _others(store: Store) -> Iterator[Finding]:
             f"lease:{lease} is granted on resource:{resource}, which is gone",
             [f"lease:{lease}"],
         )
+    for lease, resource, over in audit.carrying_wrongly():
+        what = f"resource:{resource} stands on it" if over else f"carries resource:{resource}, which is gone"
+        sentence = f"lease:{lease} is over, and {what}" if over else f"lease:{lease} {what}"
+        yield Finding(True, "stands-on-nothing", sentence, [f"lease:{lease}", f"resource:{resource}"])
     for lease, resource, fence, latest in audit.fences_ahead():
         yield Finding(
             True,

@@ -1,5 +1,6 @@
 """What `doctor` calls broken, and what is only worth knowing."""
 
+import pytest
 from conftest import Clock, apply
 
 from drydock.doctor import examine
@@ -64,3 +65,22 @@ def test_a_clock_that_was_set_back_makes_nothing_a_broken_promise(engine: Engine
     offer(engine, seats=1, limit=2)
     assert findings(engine, "over-limit") == [False]
     assert findings(engine, "over-seated") == [False, False]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE lease SET status = 'destroyed' WHERE carries IS NOT NULL",
+        "UPDATE lease SET carries = 99 WHERE carries IS NOT NULL",
+        "UPDATE resource SET status = 'destroyed' WHERE id = (SELECT carries FROM lease WHERE carries IS NOT NULL)",
+    ],
+)
+def test_what_stands_on_nothing_and_what_carries_nothing_are_broken_promises(engine: Engine, harm: str) -> None:
+    offer(engine)
+    hold(engine, 2)
+    with engine.store.write():
+        engine.store.run("UPDATE lease SET carries = 2 WHERE id = 1")
+    assert findings(engine, "stands-on-nothing") == []
+    with engine.store.write():
+        engine.store.run(harm)
+    assert findings(engine, "stands-on-nothing") == [True]

@@ -51,12 +51,15 @@ def _find(app: App, kind: str, name: str, id: str) -> tuple[dict[str, Any], list
         if lease is None:
             raise NotFound("lease", number)
         end = store.leases.ends([lease.id]).get(lease.id)
-        return objects.held_until(lease, end), store.events.of_lease(lease.id, EVENTS_SHOWN)
+        carries = {} if lease.carries is None else {"carries": f"resource:{lease.carries}"}
+        return {**objects.held_until(lease, end), **carries}, store.events.of_lease(lease.id, EVENTS_SHOWN)
     if kind == "resource":
         resource = store.resources.get(number)
         if resource is None:
             raise NotFound("resource", number)
-        return objects.resource(resource), store.events.of_resource(resource.id, EVENTS_SHOWN)
+        under = store.leases.under(resource.id)
+        stands_on = {} if under is None else {"stands_on": f"lease:{under}"}
+        return {**objects.resource(resource), **stands_on}, store.events.of_resource(resource.id, EVENTS_SHOWN)
     blueprint = store.offers.blueprint(name)
     if blueprint is None:
         raise NotFound("blueprint", name)

@@ -68,6 +68,14 @@ class Audit:
             " WHERE l.status IN ('acquired', 'active') AND (r.id IS NULL OR r.status = 'destroyed')"
         )
 
+    def carrying_wrongly(self) -> "list[Row]":
+        """Leases that are over while something stands on them, or that carry what is gone: lease, resource, and whether
+        the lease is over."""
+        return self._store.rows(
+            "SELECT l.id, l.carries, l.status = 'destroyed' FROM lease l LEFT JOIN resource r ON r.id = l.carries"
+            " WHERE l.carries IS NOT NULL AND (l.status = 'destroyed' OR r.id IS NULL OR r.status = 'destroyed')"
+        )
+
     def fences_ahead(self) -> "list[Row]":
         """Leases with a larger fence than their resource ever gave: lease, resource, both fences."""
         return self._store.rows(

@@ -200,3 +200,12 @@ def test_a_host_may_be_built_too(stage: Stage) -> None:
     assert hosts_held(stage) == ["h1"]
     stage.engine.reclaim()
     assert hosts_held(stage) == []
+
+
+def test_show_tells_what_stands_on_what(stage: Stage) -> None:
+    stage.offer(lab=HOSTS, sheds=SHEDS)
+    held = stage.lease("shed")
+    under = next(one for one in stage.store.leases.live() if one.type == "host")
+    [shed] = stage.cli("show", f"resource:{on(held).id}", "--json").objects
+    [host] = stage.cli("show", str(under.id), "--json").objects
+    assert (shed["stands_on"], host["carries"]) == (f"lease:{under.id}", f"resource:{on(held).id}")
