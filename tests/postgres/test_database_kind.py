@@ -44,7 +44,7 @@ class Place:
         self.connection = psycopg.connect(full, autocommit=True)
 
     def execute(self, statement: str, *names: str) -> None:
-        self.connection.execute(SQL(statement).format(*map(Identifier, names)))  # type: ignore[arg-type]
+        self.connection.execute(SQL(statement).format(*map(Identifier, names)))
 
     def ask(self, question: str) -> list[Any]:
         return [row[0] for row in self.connection.execute(question.encode())]
@@ -193,7 +193,7 @@ def test_a_template_that_is_in_use_is_waited_for(place: Place) -> None:
 def test_a_server_that_cannot_make_it_is_found_out_when_the_resource_is_built(engine: Engine, place: Place) -> None:
     """So the request may go on to another blueprint."""
     apply(engine, place.pool(template="nowhere"))
-    with pytest.raises(BlueprintError, match='failed in activate: .*no database "nowhere" to copy'):
+    with pytest.raises(BlueprintError, match=r'failed in activate: .*no database "nowhere" to copy'):
         lease(engine)
     assert engine.store.leases.live() == []
 
@@ -248,7 +248,7 @@ def test_where_a_store_is_alone_what_a_lost_one_left_is_replaced(place: Place) -
     with contextlib.closing(place.connect(f"{place.prefix}0")) as connection:
         assert pets(connection) == ["cat"]
     place.make(1)
-    second = list(kind.plans({"database": f"{place.prefix}1"}))[0]
+    second = next(iter(kind.plans({"database": f"{place.prefix}1"})))
     with pytest.raises(Refused, match="did not make"):
         kind.activate_lease(ResourceInfo(2, second.name, "database", second.attributes), LEASE)
 
