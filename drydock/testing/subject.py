@@ -14,7 +14,7 @@ from ..applying import _declare
 from ..attributes import check
 from ..blueprint import Binding, Builder, Gone, LeaseInfo, Need, Plan, Pool, ResourceInfo, Support, Yield
 from ..discovery import KindClass, make
-from ..errors import BlueprintError
+from ..errors import BlueprintError, ConfigError, printable
 from ..hooks import perform
 from ..proposing import checked_plan
 from .apart import Code, Ended, apart, imported, in_another_interpreter
@@ -173,6 +173,21 @@ def offered(blueprint: Pool | Builder, wanted: Mapping[str, Any]) -> list[Any]:
         return [_binding(binding) for binding in bindings]
     plans: Iterable[Any] = islice(blueprint.plans(wanted), MOST_PLANS)
     return [_plan(checked_plan(blueprint.name, plan)) for plan in plans]
+
+
+def lost_in_json(blueprint: Pool | Builder, wanted: Mapping[str, Any]) -> list[Any]:
+    """For each thing whose attributes do not come back from JSON as they were given: its name, and why."""
+    given: Iterable[Any] = blueprint.bindings() if isinstance(blueprint, Pool) else blueprint.plans(wanted)
+    lost = []
+    for thing in islice(given, MOST_PLANS):
+        try:
+            back = json.loads(json.dumps(check(thing.attributes, "attributes")))
+        except ConfigError as error:
+            lost.append([printable(thing.name), str(error)])
+            continue
+        if back != thing.attributes:
+            lost.append([printable(thing.name), f"{printable(back)} for {printable(thing.attributes)}"])
+    return lost
 
 
 def offered_elsewhere(given: Sequence[Any]) -> list[Any]:

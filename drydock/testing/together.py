@@ -5,7 +5,7 @@ import inspect
 import itertools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,18 +123,27 @@ def race(subject: Subject, wanted: Mapping[str, Any], folder: Path) -> str:
         for child in children:
             child.tell()
         said = [child.hear() for child in children]
-        held = sorted(line.removeprefix("has ") for line in said if line.startswith("has "))
-        for one, other in itertools.pairwise(held):
-            if one == other and one not in counted:
-                return f"two users had {quoted(one)} at once: two resources of that name were there, and no slot lock forbade it"
+        wrong = _wrong(said, counted)
+        if wrong:
+            return wrong
         for child in children:
             child.tell()
-        said += [line for child in children for line in child.rest()]
+        wrong = _wrong([line for child in children for line in child.rest()], counted)
+        if wrong:
+            return wrong
+    error = by_one(_take_away)
+    return f"what was leased cannot be taken away again: {error}" if error else ""
+
+
+def _wrong(said: list[str], counted: Collection[str]) -> str:
     for line in said:
         if line.startswith("error "):
             return f"with {PROCESSES} processes at once, one was told: {line.removeprefix('error ')}"
-    error = by_one(_take_away)
-    return f"what was leased cannot be taken away again: {error}" if error else ""
+    held = sorted(line.removeprefix("has ") for line in said if line.startswith("has "))
+    for one, other in itertools.pairwise(held):
+        if one == other and one not in counted:
+            return f"two users had {quoted(one)} at once: two resources of that name were there, and no slot lock forbade it"
+    return ""
 
 
 def _take_away(engine: Engine) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from drydock.testing import BlueprintContract
+
 BAD = Path(__file__).parent / "bad_plugins"
 
 #: plugin, the test that catches it, and how its sentence begins, FOLDER being the folder that it worked in
@@ -40,6 +42,16 @@ CAUGHT = [
      " AttributeError"),
     ("not_json", "test_it_offers_something",
      'nobody gets a lease, because it cannot say what it offers: BlueprintError: blueprint "kit" failed in plans: plan: "path":'),
+    ("not_json", "test_its_attributes_survive_json",
+     'whoever holds "one", and its hooks, find other attributes than you gave it: attributes: "path":'),
+    ("loses_a_tuple", "test_its_attributes_survive_json",
+     "whoever holds \"one\", and its hooks, find other attributes than you gave it: {'size': [2, 3]} for {'size': (2, 3)}"),
+    ("silent_setting", "test_its_settings_can_be_understood",
+     'setting "root" has no help: a user who leaves it out is not told what is missing'),
+    ("trusts_its_pool_file", "test_hostile_settings_are_refused_or_harmless",
+     'a pool file with folders = [""] is told of a bug of yours instead of a mistake in the file, TypeError'),
+    ("sees_no_death", "test_its_looks_do_no_harm",
+     "observe takes a thing for there that was destroyed: one that dies is handed out for ever"),
     ("forgets_the_wish", "test_it_offers_what_was_asked_for",
      'whoever asks for {"label":"nightly"} again would not get the idle "one", and a new one is built each time'),
     ("escapes", "test_hostile_attributes_are_refused_or_harmless",
@@ -88,6 +100,11 @@ def test_a_bad_plugin_is_caught_and_told_what_a_user_would_meet(
     sentences: dict[tuple[str, str], str], plugin: str, test: str, sentence: str
 ) -> None:
     assert sentences[plugin, test].removeprefix("Failed: ").startswith(sentence)
+
+
+def test_every_test_of_the_kit_has_caught_something() -> None:
+    tests = {name for name in vars(BlueprintContract) if name.startswith("test_")}
+    assert tests == {row[1].partition("[")[0] for row in CAUGHT}
 
 
 def test_every_bad_plugin_is_tried() -> None:
