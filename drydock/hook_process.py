@@ -29,7 +29,7 @@ from typing import Any
 from .blueprint import LeaseInfo
 from .discovery import FOLDERS, KindClass, describe, load_kind, make
 from .errors import BlueprintError, ConfigError, Gone, Refused, Yield
-from .hooks import GRACE_SECONDS, IMPORT_SECONDS, ended_how, perform, resource_heard
+from .hooks import GRACE_SECONDS, ended_how, perform, resource_heard
 
 #: an answer that is longer is none
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
@@ -62,7 +62,7 @@ def main() -> None:
         name = call["kind"]
         try:
             if name not in kinds:
-                kinds[name] = _load(name, call["kinds"], call["blueprint"])
+                kinds[name] = _load(call)
         except BlueprintError as error:
             channel.say({"ended": "import", "about": error.blueprint, "step": error.step, "reason": error.reason})
             continue
@@ -81,13 +81,14 @@ def main() -> None:
             channel.say({}, {"ended": "lost"})
 
 
-def _load(name: str, folders: str, blueprint: str) -> KindClass:
+def _load(call: Told) -> KindClass:
+    name = call["kind"]
     # Not an exception, which the author's code could catch: this process ends, and that is seen.
-    signal.setitimer(signal.ITIMER_REAL, IMPORT_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, call["import_seconds"])
     try:
-        return load_kind(name, {FOLDERS: folders})
+        return load_kind(name, {FOLDERS: call["kinds"]})
     except ConfigError as error:  # it was there when the pool file was applied
-        raise BlueprintError(blueprint, "import", str(error)) from error
+        raise BlueprintError(call["blueprint"], "import", str(error)) from error
     except KeyboardInterrupt as error:
         raise BlueprintError(name, "import", describe(error)) from error
     finally:
@@ -237,15 +238,14 @@ class Keeper:
         if self.call["lock"] is None:
             return True
         give_up_at = time.monotonic() + self.limit
-        while True:
-            try:
-                self.lock = Lock.of(self.call["lock"])
-            except OSError:
-                return True  # a full disk must not keep anything from being given back; the store's claim has to do
-            if self.lock is not None:
-                return True
-            if self._hear(LOOK_AGAIN_SECONDS) or time.monotonic() > give_up_at:
-                return False
+        try:
+            self.lock = Lock(self.call["lock"])
+            while not self.lock.take():
+                if self._hear(LOOK_AGAIN_SECONDS) or time.monotonic() > give_up_at:
+                    return False
+        except OSError:  # a full disk must not keep anything from being given back; the store's claim has to do
+            self.lock = None
+        return True
 
     # ---- the hook
 
@@ -512,24 +512,28 @@ def _flush(stream: Any) -> None:
 class Lock:
     """A file that is locked by whoever is at work on what it stands for; there is none when nobody is."""
 
-    def __init__(self, path: str, fd: int) -> None:
-        self.path, self._fd = path, fd
-
-    @classmethod
-    def of(cls, path: str) -> "Lock | None":
-        """The lock, or None if somebody else has it. Raises `OSError`."""
+    def __init__(self, path: str) -> None:
+        self.path = path
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.dirname(path), 0o700)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it before has taken the file away; then this is the lock of nothing.
-            if os.path.samestat(os.fstat(fd), os.stat(path)):
-                return cls(path, fd)
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        os.close(fd)
-        return None
+        self._open()
+
+    def _open(self) -> None:
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def take(self) -> bool:
+        """Whether we have it now."""
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
+                    return True
+            # Whoever had it before has taken the file away: this is the lock of nothing.
+            os.close(self._fd)
+            self._open()
 
     def release(self) -> None:
         # Unlocked, not just closed: a fork of the hook that lives on has it, too.

@@ -360,7 +360,7 @@ def _request(call: Call) -> bytes:
             "hook": call.hook, "resource": call.resource and _resource_told(call.resource), "lease": call.lease,
             "held": None if call.held is None else sorted(call.held),
             "kinds": call.environment.get(FOLDERS, ""), "lock": call.lock,
-            "environment": dict(os.environ), "folder": folder,
+            "environment": dict(os.environ), "folder": folder, "import_seconds": IMPORT_SECONDS,
         }
     ).encode() + b"\n"  # fmt: skip
 

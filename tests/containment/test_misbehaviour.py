@@ -1,0 +1,320 @@
+"""Whatever a hook does costs one lease or resource: never the process that wanted it, another lease, or the store.
+
+The hooks run as they do for a user, in a process of their own that really ends, hangs or floods.
+"""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from containment.conftest import Yard, is_there, until
+
+from drydock.errors import BlueprintError, LeaseLost, Refused
+from drydock.testing.children import Child
+
+#: what it does, and what is told of it
+FAILURES = [
+    pytest.param("no", "TypeError: must return nothing, not bool", id="PLUGIN-028"),
+    pytest.param("words", "TypeError: must return nothing, not str", id="PLUGIN-018-str"),
+    pytest.param("not_implemented", "TypeError: must return nothing, not NotImplementedType", id="PLUGIN-013"),
+    pytest.param("a_coroutine", "TypeError: must return nothing, not coroutine", id="PLUGIN-018-coroutine"),
+    pytest.param("a_generator", "TypeError: must return nothing, not generator", id="PLUGIN-018-generator"),
+    pytest.param("raises", "RuntimeError: no timber", id="raises"),
+    pytest.param("refuses", "Refused: not ours", id="refuses"),
+    pytest.param("ten_megabytes", "RuntimeError: xxxxxxxx", id="PLUGIN-038"),
+    pytest.param("unprintable", "<unprintable Unprintable>", id="PLUGIN-041"),
+    pytest.param("interrupt", "KeyboardInterrupt", id="PLUGIN-042"),
+    pytest.param("exits", "SystemExit: 4", id="exits"),
+    pytest.param("generator_exit", "GeneratorExit", id="PLUGIN-044"),
+    pytest.param("stubborn", "Stubborn: no Exception", id="PLUGIN-044-own"),
+    pytest.param("out_of_memory", "MemoryError", id="PLUGIN-045"),
+    pytest.param("recursion", "RecursionError: maximum recursion", id="PLUGIN-045-recursion"),
+    pytest.param("a_long_chain", "RuntimeError: number 999", id="PLUGIN-046"),
+    pytest.param(
+        "later_than_ever", "TypeError: must ask to be called again after seconds, not inf", id="later_than_ever"
+    ),
+    pytest.param(
+        "later_in_words", "TypeError: must ask to be called again after seconds, not soon", id="later_in_words"
+    ),
+    pytest.param("exits_hard", "its process exited with 3", id="exits_hard"),
+    pytest.param("exits_hard_and_well", "its process exited with 0", id="exits_hard_and_well"),
+    pytest.param("becomes_another_program", "its process exited with 0", id="becomes_another_program"),
+    pytest.param("kills_itself", "its process died of SIGKILL", id="PLUGIN-048"),
+    pytest.param("segfault", "its process died of SIGSEGV", id="PLUGIN-048-segfault"),
+    pytest.param("abort", "its process died of SIGABRT", id="PLUGIN-049"),
+    pytest.param("kills_its_parent", "the process that watched it has ended", id="PLUGIN-050"),
+    pytest.param("kills_its_grandparent", "the process that watched it was killed", id="PLUGIN-050-all"),
+    pytest.param("daemon_and_raises", "RuntimeError: no timber", id="PLUGIN-058"),
+    pytest.param("child_and_raises", "RuntimeError: no timber", id="child_and_raises"),
+    pytest.param("closes_all", "its process exited with 1", id="PLUGIN-060"),
+    pytest.param("garbage", "bad answer from its process", id="PLUGIN-061"),
+    pytest.param("garbage_without_end", "its answer is longer than 4194304 bytes", id="PLUGIN-062"),
+    pytest.param("asks_at_the_terminal", "OSError: [Errno 6]", id="PLUGIN-065"),
+]
+HANGS = [
+    pytest.param("hang", id="hang"),
+    pytest.param("ignores_sigterm", id="PLUGIN-052"),
+    pytest.param("stops_itself", id="PLUGIN-053"),
+    pytest.param("keeps_the_interpreter_busy", id="PLUGIN-054"),
+    pytest.param("children_and_hangs", id="children_and_hangs"),
+]
+
+
+def fails(yard: Yard, told: str) -> None:
+    """The request for it fails with these words, and what has nothing to do with it goes on."""
+    before = yard.lease("host")
+    with pytest.raises(BlueprintError) as failed:
+        yard.lease()
+    assert f'blueprint "odd" failed in activate: {told}' in str(failed.value)
+    assert len(str(failed.value)) < 1000
+    before.verify()
+    assert yard.lease("host").resource.name == "h2"
+    yard.nobody_is_left()
+    assert not [lock for lock in yard.dock.locks() if "unruly" in lock.key]
+    assert yard.statuses("resource")[1] == "destroyed"
+    assert len(yard.events("resource.broken")) == len(yard.noted("hooks")) / 2
+    yard.offer("nothing")
+    assert yard.lease().status == "active"
+
+
+@pytest.mark.parametrize(("what", "told"), FAILURES)
+def test_a_hook_that_fails_costs_what_it_was_to_build(
+    yard: Yard, what: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing that it started runs on, and no core is left. See the ids for the rows of bad inputs."""
+    monkeypatch.chdir(tmp_path)
+    yard.offer(what)
+    fails(yard, told)
+    assert not list(tmp_path.glob("core*"))
+
+
+@pytest.mark.parametrize("what", HANGS)
+def test_a_hook_that_does_not_return_is_killed_with_all_that_it_started(
+    yard: Yard, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNRULY_SECONDS", "0.3")
+    yard.offer(what)
+    fails(yard, "it took longer than its 0.3s and was killed")
+    assert yard.noted("processes")
+
+
+def test_a_hook_that_stops_whoever_watches_it_is_killed_too(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNRULY_SECONDS", "0.3")
+    monkeypatch.setattr("drydock.hooks.LATE_SECONDS", 1.0)
+    yard.offer("stops_its_parent")
+    fails(yard, "the process that watched it hung")
+
+
+@pytest.mark.parametrize("when", ["activate", "activate_lease"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("forks_and_both_return", id="PLUGIN-056"),
+        pytest.param("forks_and_one_raises", id="PLUGIN-056-raises"),
+        pytest.param("thread", id="thread"),
+        pytest.param("reads", id="PLUGIN-064"),
+        pytest.param("prints_much", id="PLUGIN-062-stdout"),
+    ],
+)
+def test_a_hook_that_is_odd_but_returns_has_done_its_work(yard: Yard, what: str, when: str) -> None:
+    yard.offer(what, when)
+    assert yard.lease().status == "active"
+    assert yard.noted("hooks") == ["activate", "activate_lease"]
+
+
+@pytest.mark.parametrize("what", [pytest.param("child", id="PLUGIN-057"), pytest.param("daemon", id="PLUGIN-058")])
+def test_what_a_hook_left_running_on_purpose_lives_on(yard: Yard, what: str) -> None:
+    """Also when no hook can come any more, and though it has the output open. Nobody waits for it."""
+    yard.offer(what)
+    lease = yard.lease()
+    [pid] = map(int, yard.noted("processes"))
+    lease.release()
+    assert is_there(pid)
+    yard.dock.release(lease.id)
+    yard.dock.close()
+    assert is_there(pid)
+
+
+def test_what_a_hook_changes_in_its_process_changes_nothing_in_ours(yard: Yard) -> None:
+    """PLUGIN-066"""
+    mask = os.umask(0o027)
+    os.umask(mask)
+    before = (dict(os.environ), Path.cwd(), signal.getsignal(signal.SIGINT))
+    yard.offer("changes_the_world")
+    yard.lease()
+    assert (dict(os.environ), Path.cwd(), signal.getsignal(signal.SIGINT)) == before
+    now = os.umask(mask)
+    assert now == mask
+
+
+def test_a_hook_runs_where_its_caller_is_now(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard.offer("tells_where_it_is", "activate_lease")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("WHERE", name)
+        monkeypatch.chdir(tmp_path / name)
+        yard.lease().release()
+    assert yard.noted("where") == ["one one", "two two"]
+
+
+def test_a_hook_that_fails_as_a_lease_ends_keeps_that_lease_alone(yard: Yard) -> None:
+    """PLUGIN-034"""
+    yard.offer("kills_itself", "destroy_lease", seats=2)
+    other = yard.lease()
+    lease = yard.lease()
+    lease.release()
+    assert lease.status == "released"
+    assert other.status == "active"
+    [failed] = yard.events("lease.destroy-failed")
+    assert "its process died of SIGKILL" in failed["error"]
+
+
+def test_a_thing_that_cannot_be_torn_down_keeps_its_slot_lock(yard: Yard) -> None:
+    """PLUGIN-036"""
+    yard.offer("exits_hard", "destroy")
+    lease = yard.lease()
+    lease.release()
+    yard.dock._engine.release_resource(lease.resource.id)
+    assert yard.statuses("resource") == ["released"]
+    assert [lock.key for lock in yard.dock.locks()] == ["unruly(odd)"]
+    assert "its process exited with 3" in yard.events("resource.destroy-failed")[0]["error"]
+
+
+def test_a_hook_that_releases_its_own_lease_has_lost_it(yard: Yard) -> None:
+    """PLUGIN-068: what it prepared is cleaned up, and whoever wanted it is told."""
+    yard.offer("releases_its_lease", "activate_lease")
+    with pytest.raises(LeaseLost, match="lease 1 is lost"):
+        yard.lease()
+    assert yard.statuses("lease") == ["destroyed"]
+    assert yard.noted("hooks")[-1] == "destroy_lease"
+
+
+def test_a_hook_that_keeps_the_store_locked_is_killed_and_the_store_goes_on(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PLUGIN-069"""
+    if not yard.store.endswith(".db"):  # nobody can lock all of the other store
+        return
+    monkeypatch.setenv("UNRULY_SECONDS", "0.5")
+    yard.offer("keeps_the_store_busy")
+    fails(yard, "it took longer than its 0.5s and was killed")
+    assert yard.noted("keeps")
+
+
+def test_what_a_hook_refuses_comes_back_as_what_it_was(yard: Yard) -> None:
+    yard.offer("refuses")
+    with pytest.raises(BlueprintError) as failed:
+        yard.lease()
+    assert isinstance(failed.value.__cause__, Refused)
+    assert str(failed.value.__cause__) == "not ours"
+
+
+# ---- loading
+
+
+LOADING = """
+import os, sys
+if "drydock.hook_process" in sys.modules:
+    {what}
+from drydock.blueprint import Builder, Plan, slot_lock
+class Odd(Builder):
+    type = "odd"
+    def plans(self, wanted):
+        yield Plan("it", (slot_lock("odd", "it"),))
+    def activate(self, resource):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        pytest.param("import time; time.sleep(600)", "it took longer than 0.4s and was killed", id="PLUGIN-004"),
+        pytest.param("os._exit(3)", "its process exited with 3", id="exits"),
+        pytest.param("os.kill(os.getpid(), 11)", "its process died of SIGSEGV", id="dies"),
+        pytest.param("os.closerange(0, 1024)", "its process exited with 1", id="closes_all"),
+        pytest.param("raise KeyboardInterrupt", "KeyboardInterrupt", id="interrupts"),
+        pytest.param("sys.exit()", "SystemExit", id="sys.exit"),
+    ],
+)
+def test_a_kind_that_ends_whoever_imports_it_ends_only_the_process_of_hooks(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, told: str
+) -> None:
+    monkeypatch.setattr("drydock.hooks.IMPORT_SECONDS", 0.4)
+    (tmp_path / "kinds").mkdir()
+    (tmp_path / "kinds" / "odd.py").write_text(LOADING.format(what=what))
+    monkeypatch.setenv("DRYDOCK_BLUEPRINTS", f"{tmp_path / 'kinds'}:{os.environ['DRYDOCK_BLUEPRINTS']}")
+    yard.dock.apply({"blueprint": {"odd-one": {"kind": "odd"}}})
+    yard.offer("nothing")
+    with pytest.raises(BlueprintError) as failed:
+        yard.lease("odd")
+    assert f'blueprint "odd" failed in import: {told}' in str(failed.value)
+    assert yard.lease("thing").status == "active"
+    assert yard.lease("host").status == "active"
+
+
+@pytest.mark.parametrize("version", ["99", '"1"', "None", "True", "1.0"])
+def test_a_kind_for_another_version_of_the_interface_is_named_and_not_loaded(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """PLUGIN-012"""
+    (tmp_path / "kinds").mkdir()
+    text = LOADING.format(what="pass").replace('type = "odd"', f'type = "odd"; api = {version}')
+    (tmp_path / "kinds" / "odd.py").write_text(text)
+    monkeypatch.setenv("DRYDOCK_BLUEPRINTS", str(tmp_path / "kinds"))
+    with pytest.raises(BlueprintError) as failed:
+        yard.dock.apply({"blueprint": {"odd-one": {"kind": "odd"}}})
+    version = version.replace('"', "'")
+    assert f'blueprint "odd" failed in import: it speaks plugin API {version}, this drydock 1' in str(failed.value)
+
+
+# ---- signals, and the death of whoever asked
+
+HOLDER = """
+import drydock
+dock = drydock.connect(sys.argv[1])
+say("ready")
+dock.lease("thing")
+"""
+
+
+def test_when_whoever_asked_is_killed_the_hook_is_gone_before_another_calls_it(yard: Yard) -> None:
+    """The second waits as long as the first one lives, even if whoever should kill the first cannot do it just now."""
+    yard.offer("waits", "activate destroy")
+    locks = Path(f"{yard.connection.hooks_folder}")
+    with Child(HOLDER, yard.store) as first:
+        until(lambda: yard.noted("work"))
+        [keeper] = map(int, yard.noted("keepers"))
+        os.kill(keeper, signal.SIGSTOP)
+        [pid] = map(int, yard.noted("processes"))
+        try:
+            first.kill()
+            with Child(
+                "import drydock\ndrydock.connect(sys.argv[1])._engine.tend()\nsay('tended')", yard.store
+            ) as other:
+                until(lambda: opened_by(locks) - {pid, keeper} or len(yard.noted("work")) > 1)
+                assert yard.noted("work") == ["begins"]
+                assert is_there(pid)
+                os.kill(keeper, signal.SIGCONT)
+                until(lambda: len(yard.noted("work")) == 2)
+                assert not is_there(pid)
+                (yard.notes / "go").touch()
+                other.expect("tended")
+        finally:
+            os.kill(keeper, signal.SIGCONT) if is_there(keeper) else None
+    assert yard.noted("work") == ["begins", "begins", "ends"]
+    assert not list(locks.iterdir())
+
+
+def opened_by(folder: Path) -> set[int]:
+    """The processes that have a file in this folder open."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for file in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(file).startswith(f"{folder}{os.sep}"):
+                        found.add(int(process.name))
+    return found
