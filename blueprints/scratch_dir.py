@@ -69,25 +69,27 @@ class ScratchDir(Builder):
         remove(self._path(resource))
 
     def _root(self) -> Path:
-        """The root by its one real name, or two blueprints that spell it differently would share its folders."""
-        root = Path(self.settings["root"])
-        if root.is_symlink():
-            raise Refused(f"the root {quoted(root)} must not be a symbolic link")
-        if not root.is_dir():
-            raise ConfigError(f"there is no folder {quoted(root)}")
-        if not (root / MARKER).is_file():
-            raise Refused(
-                f"the root {quoted(root)} is not ours: it has no file {MARKER}; if we may delete there, make one"
-            )
-        root = root.resolve()
-        for other in root.parents:
-            if (other / MARKER).exists():  # a lease there could remove this root with all that is in it
-                raise ConfigError(f"the root {quoted(root)} lies inside another, {quoted(other)}")
-        return root
+        return checked_root(self.settings["root"])
 
     def _path(self, resource: ResourceInfo) -> Path:
         # The path is worked out anew from a name of one plain part; attributes are data, and never a path to delete.
         return self._root() / check_name(resource.name, "folder")
+
+
+def checked_root(given: str) -> Path:
+    """The root by its one real name, or two blueprints that spell it differently would share its folders."""
+    root = Path(given)
+    if root.is_symlink():
+        raise Refused(f"the root {quoted(root)} must not be a symbolic link")
+    if not root.is_dir():
+        raise ConfigError(f"there is no folder {quoted(root)}")
+    if not (root / MARKER).is_file():
+        raise Refused(f"the root {quoted(root)} is not ours: it has no file {MARKER}; if we may delete there, make one")
+    root = root.resolve()
+    for other in root.parents:
+        if (other / MARKER).exists():  # a lease there could remove this root with all that is in it
+            raise ConfigError(f"the root {quoted(root)} lies inside another, {quoted(other)}")
+    return root
 
 
 def remove(path: Path) -> None:
