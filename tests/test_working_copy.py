@@ -282,6 +282,29 @@ def test_what_git_is_told_by_the_environment_is_not_meant_for_us(here: Yard, mon
     assert picture(here.b.path) == before
 
 
+def test_what_the_account_has_git_do_is_not_done_here(here: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may have configured git for all repositories of the account: hooks, fsmonitor, filters, a template."""
+    here.a.commit(**{".gitattributes": "* filter=planted\n"})
+    ran = here.folder / "ran"
+    hooks = here.folder / "template" / "hooks"
+    hooks.mkdir(parents=True)
+    for name in ("post-checkout", "reference-transaction", "post-index-change"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (hooks / name).chmod(0o755)
+    configuration = here.folder / "gitconfig"
+    configuration.write_text(
+        f"[core]\n\thooksPath = {hooks}\n\tfsmonitor = {hooks}/post-checkout\n[init]\n\ttemplateDir = {hooks.parent}\n"
+        f'[filter "planted"]\n\tsmudge = touch {ran}; cat\n\tclean = touch {ran}; cat\n'
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
+    kind = here.kind()
+    resource = here.resource(kind)
+    kind.activate(resource)
+    kind.activate_lease(resource, lease())
+    assert not ran.exists()
+    assert not (here.tree / ".git" / "hooks").exists()
+
+
 # ---- one holder after another
 
 
@@ -447,6 +470,21 @@ def cut_off(kept: Path, yard: Yard) -> None:
     os.truncate(kept / "pack", 40)
 
 
+def a_pack_that_lacks_a_file(kept: Path, yard: Yard) -> None:
+    """All the rest is there, and it says that nothing is missing."""
+    objects = git(yard.a.path, "rev-list", "--objects", "--no-object-names", "HEAD").splitlines()
+    objects.remove(git(yard.a.path, "rev-parse", "HEAD:readme"))
+    listed = yard.folder / "objects"
+    listed.write_text("\n".join(objects) + "\n")
+    with listed.open() as names:
+        subprocess.run(
+            ["git", "pack-objects", "-q", str(yard.folder / "lacking")], cwd=yard.a.path, stdin=names, check=True
+        )
+    [pack] = yard.folder.glob("lacking-*.pack")
+    shutil.copy(pack, kept / "pack")
+    shutil.copy(pack.with_suffix(".idx"), kept / "idx")
+
+
 def tips_that_are_not_there(kept: Path, yard: Yard) -> None:
     (kept / "tips").write_text(f"{'1' * 40}\n")
 
@@ -484,7 +522,7 @@ def unreadable(kept: Path, yard: Yard) -> None:
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "on another machine"])
 @pytest.mark.parametrize(
     "change",
-    [pack_of_another, more_than_the_origin_has, an_index_that_lies, bytes_changed, cut_off, tips_that_are_not_there,
+    [pack_of_another, more_than_the_origin_has, an_index_that_lies, bytes_changed, cut_off, a_pack_that_lacks_a_file, tips_that_are_not_there,
      tips_that_are_no_names, a_pipe, a_folder, links, one_missing, unreadable],
 )  # fmt: skip
 def test_whatever_becomes_of_what_is_kept_the_next_holder_has_what_the_origin_has(
