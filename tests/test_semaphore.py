@@ -1,6 +1,7 @@
 """`semaphore`: what it counts, what it refuses, and that what a probe finds missing outside is withheld."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,11 @@ def test_no_shell_reads_what_the_probe_is_given() -> None:
 
 
 def test_a_probe_that_reads_is_told_that_there_is_nothing_to_read() -> None:
-    assert kind(1, *probe("import sys; print(1 if sys.stdin.read() == '' else 0)")).missing(()) == []
+    reads = repr(probe("import sys; print(0 if sys.stdin.read() else 1)"))
+    code = "from drydock_blueprints.semaphore import Semaphore\n"
+    code += f"print(Semaphore('seats', {{'count': 1, 'probe': {reads}}}).missing(()))"
+    asked = subprocess.run([sys.executable, "-c", code], input="7", capture_output=True, text=True, check=True)
+    assert asked.stdout == "[]\n"
 
 
 # ---- what becomes of it
