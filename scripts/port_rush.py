@@ -37,7 +37,7 @@ COMMAND = """
 import os, socket, sys
 port = int(os.environ["DRYDOCK_ATTR_PORT"])
 try:
-    if int(os.environ["DRYDOCK_LEASE"]) % 2:
+    if os.environ.get("LISTEN_FDS") and int(os.environ["DRYDOCK_LEASE"]) % 2:
         server = socket.socket(fileno=3)
         server.listen()
     else:

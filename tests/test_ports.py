@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -371,6 +372,17 @@ class Rushed(port_range.PortRange):
             Rushed.outside = socket.create_server((resource.attributes["address"], resource.attributes["port"]))
         return super().sockets(resource)
 """
+
+
+def test_many_processes_listen_on_what_they_leased_while_others_do_not_ask(path: Path) -> None:
+    """`scripts/port_rush.py` does it with ten thousand leases."""
+    script = Path(__file__).parent.parent / "scripts" / "port_rush.py"
+    done = subprocess.run([sys.executable, script, "32", "4"], capture_output=True, text=True, check=True)
+    came = [next(iter(json.loads(line).items())) for line in done.stdout.splitlines()]
+    assert [(name, found["leases"], found["failed"], found["astray"]) for name, found in came] == [
+        ("asked", 32, 0, 0),
+        ("run", 4, 0, 0),
+    ], done.stderr
 
 
 def test_nothing_is_handed_over_where_the_pool_file_says_so(cli: Cli, apply_here: Callable[..., None]) -> None:
