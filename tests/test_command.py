@@ -344,6 +344,7 @@ def test_when_the_time_of_the_lease_is_up_the_command_is_stopped(dock: Connectio
     dock.lease("host", wait=0, ttl=3, detach=True)
     done = cli("command", "--lease", "1", *python(STAY, str(tmp_path)))
     assert (done.returncode, done.stdout) == (124, "")
+    assert "the time of the lease is up" in done.stderr, "before it is lost, and not when somebody else may have it"
     assert is_gone(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """Commands and files on a thing, here and over a real ssh server: they arrive as they are, and nothing else happens."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -213,19 +214,32 @@ def test_a_command_on_a_host_ends_when_its_ssh_was_killed(sshd: Sshd, tmp_path: 
     until(lambda: is_gone(there))
 
 
-def test_nothing_of_ours_stays_on_the_host_when_the_command_has_ended(sshd: Sshd, tmp_path: Path) -> None:
-    """What looks after it is gone, but for a sleep of a second that it may have begun."""
-    code = "import os; print(os.getpgrp())"
-    group = int(run_on(sshd.interface(str(tmp_path)), python(code)))
+def group_of(pid: int) -> set[int]:
+    """The living processes of the group that `pid` leads or led."""
+    rows = []
+    if Path("/proc/self/stat").exists():  # where there may be no ps
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                status, _, group = file.read_text().rpartition(")")[2].split()[:3]
+                rows.append((int(file.parent.name), int(group), status))
+    else:
+        listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+        rows = [(int(one), int(group), status) for one, group, status in map(str.split, listed.stdout.splitlines())]
+    return {one for one, group, status in rows if group == pid and not status.startswith("Z")}
 
-    def has_ended() -> bool:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        return False
 
-    until(has_ended)
+def test_what_a_command_leaves_running_on_a_host_goes_on_and_nothing_of_ours_does(sshd: Sshd, tmp_path: Path) -> None:
+    """As ssh has it."""
+    there = sshd.interface(str(tmp_path))
+    code = '"$@" < /dev/null > /dev/null 2>&1 & echo $!'
+    left = int(run_on(there, ["sh", "-c", code, "sh", *python(STAY)]))
+    group = os.getpgid(left)
+    try:
+        until(lambda: group_of(group) <= {left})
+        until(lambda: came(there))
+        assert not is_gone(there)
+    finally:
+        os.kill(left, signal.SIGKILL)
 
 
 # ---- hosts
