@@ -77,7 +77,7 @@ def test_the_pool_file_of_the_readme_can_be_applied(cli: Cli, tmp_path: Path) ->
 
 
 def test_the_python_of_the_readme_runs(cli: Cli, tmp_path: Path) -> None:
-    [code] = blocks(README, "python")
+    code, _ = blocks(README, "python")
     [pool] = blocks(README, "toml")
     (tmp_path / ".drydock-root").touch()
     (tmp_path / "pool.toml").write_text(pool.replace("/srv/scratch", str(tmp_path)))
