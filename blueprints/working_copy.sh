@@ -118,14 +118,19 @@ kilobytes() {
     du -sk -- "$packs" | cut -f 1
 }
 
+has_no_more() {
+    [ "$(git_alone count-objects -v | sed -n 's/^in-pack: //p')" -eq "$(git_alone rev-list --objects --all | wc -l)" ]
+}
+
 # Keeps the repository as it is now for the next lease, and seals it.
 keep() {
     remove "$kept/$name"
     seal=-
     set -- "$packs"/pack-*.pack
     [ -f "$1" ] || return 0 # an empty repository
-    # What goes into one pack here is what the refs of the origin lead to, and nothing that somebody added.
-    if [ $filled = yes ] || [ $# -gt 1 ]; then
+    # One pack, with what the refs of the origin lead to and nothing that somebody added. What is so already stays as it
+    # is: then another machine that has sealed it knows it again.
+    if [ $# -gt 1 ] || { [ $filled = yes ] && ! has_no_more; }; then
         git_alone repack -a -d -n -q
         set -- "$packs"/pack-*.pack
     fi

@@ -578,6 +578,21 @@ def test_what_is_kept_is_used_again_and_what_is_new_is_fetched(yard: Yard) -> No
     assert handed_over() == (yard.a.head(), 1, second)
 
 
+def test_machines_that_take_turns_trust_the_same(here: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has not sealed what is kept looks at its content, and then it is sealed for both."""
+    kind = here.kind()
+    resource = here.resource(kind)
+    seals = []
+    for machine in ("first", "second"):
+        monkeypatch.setenv("XDG_STATE_HOME", str(here.folder / machine))
+        if machine == "first":
+            kind.activate(resource)
+        kind.activate_lease(resource, lease())
+        seals.append((here.folder / machine / "drydock/working-copy/src.copy-0").read_text())
+    assert seals[0] == seals[1]
+    assert seals[0].count(".") == 3, "it was sealed"
+
+
 def test_a_branch_that_is_gone_or_was_moved_back_at_the_origin_is_so_here(here: Yard) -> None:
     first = here.a.head()
     git(here.a.path, "branch", "doomed")
