@@ -484,7 +484,7 @@ def test_a_command_from_python_ends_when_its_lease_is_lost(held: Lease, cli: Cli
     store = cli.environment["DRYDOCK_STORE"]
     code = f"import os; os.environ['DRYDOCK_STORE'] = {store!r}\n{release}{STAY}"
     with pytest.raises(LeaseLost):
-        held.command([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.DEVNULL)
+        held.command([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.DEVNULL, seconds=60)
     until(lambda: is_gone(tmp_path))
 
 
