@@ -34,8 +34,8 @@ from .hooks import GRACE_SECONDS, ended_how, perform, resource_heard
 #: an answer that is longer is none
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
 #: what a hook prints beyond this is read and thrown away
-SHOWN_BYTES = 1024 * 1024
-#: what its caller does not take, because his terminal or pipe is stuck, is not kept for him
+SHOWN_CHARACTERS = 1024 * 1024
+#: and so is what its caller does not take, because his terminal or pipe is stuck, beyond this
 WAITING_BYTES = 256 * 1024
 #: of what it printed, so much of the beginning and of the end is kept
 KEPT_CHARACTERS = 1000
@@ -178,20 +178,16 @@ class Output:
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._head = self._tail = ""
         self._left_out = 0
-        self._bytes = 0
 
     def take(self, data: bytes) -> str:
-        """Keep it, and return what of it is to be shown."""
+        """Keep it, and return it as text."""
         text = self._decoder.decode(data).replace("\0", "\\x00")  # which not every store can keep
         self._tail += text
         missing = KEPT_CHARACTERS - len(self._head)
         self._head, self._tail = self._head + self._tail[:missing], self._tail[missing:]
         self._left_out += len(self._tail[:-KEPT_CHARACTERS])
         self._tail = self._tail[-KEPT_CHARACTERS:]
-        before, self._bytes = self._bytes, self._bytes + len(data)
-        if self._bytes <= SHOWN_BYTES:
-            return text
-        return "\n[it prints more than is shown]\n" if before <= SHOWN_BYTES else ""
+        return text
 
     @property
     def kept(self) -> str:
@@ -206,6 +202,7 @@ class Keeper:
         self.channel, self.prctl, self.kind, self.call = channel, prctl, kind, call
         self.limit = float(kind.time_limit)
         self.output = Output()
+        self.shown, self.shows = 0, True
         self.answer = b""
         self.hook = 0
         self._answer = self._printed = self._woken = -1
@@ -363,10 +360,15 @@ class Keeper:
         if not data:
             self.selector.unregister(self._printed)
             return False
-        shown = self.output.take(data)
-        if shown and self.channel.flush() < WAITING_BYTES:
-            self.channel.add({"output": shown})
+        self._show(self.output.take(data))
         return True
+
+    def _show(self, text: str) -> None:
+        if not self.shows:
+            return
+        self.shown += len(text)
+        self.shows = self.shown <= SHOWN_CHARACTERS and self.channel.flush() < WAITING_BYTES
+        self.channel.add({"output": text if self.shows else "\n[what else it prints is not shown]\n"})
 
     def _take_answer(self) -> None:
         data = os.read(self._answer, 1 << 16)

@@ -417,7 +417,7 @@ class Steps:
 
     def _tell_what_was_printed(self) -> None:
         for printed in self._printed:
-            self.store.events.add("hook.output", **printed)
+            self.store.events.add(**printed)
 
     def _row(self, resource: Resource) -> Blueprint:
         row = self.store.offers.blueprint(resource.blueprint)
@@ -460,8 +460,8 @@ class Steps:
         if came.output:
             self._printed.append(
                 {
-                    "lease": lease and lease.id, "resource": resource and resource.id, "blueprint": row.name,
-                    "hook": hook, "output": came.output,
+                    "event": f"{about[0]}.output", "lease": lease and lease.id, "resource": resource and resource.id,
+                    "blueprint": row.name, "hook": hook, "output": came.output,
                 }
             )  # fmt: skip
         return came

@@ -9,8 +9,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from containment.conftest import Yard, is_there, until
 
+from containment.conftest import Yard, is_there, until
 from drydock.errors import BlueprintError, LeaseLost, Refused
 from drydock.testing.children import Child
 
@@ -315,6 +315,6 @@ def opened_by(folder: Path) -> set[int]:
         with contextlib.suppress(OSError):
             for file in (process / "fd").iterdir():
                 with contextlib.suppress(OSError):
-                    if os.readlink(file).startswith(f"{folder}{os.sep}"):
+                    if str(file.readlink()).startswith(f"{folder}{os.sep}"):
                         found.add(int(process.name))
     return found

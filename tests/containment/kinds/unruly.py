@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import drydock
 from drydock.blueprint import Attributes, Builder, LeaseInfo, Plan, Refused, ResourceInfo, Setting, Yield, slot_lock
@@ -29,7 +30,7 @@ class Unprintable(Exception):
 class Unruly(Builder):
     type = "thing"
     time_limit = float(os.environ.get("UNRULY_SECONDS", "60"))
-    settings_schema = {
+    settings_schema: ClassVar[Mapping[str, Setting]] = {
         "what": Setting(str, "the name of a function here"),
         "when": Setting(str, "in which hooks", "activate"),
         "notes": Setting(str, "a folder"),
@@ -66,6 +67,7 @@ class Unruly(Builder):
 
     def hang(self) -> None:
         self.note_process()
+        self.note("hangs", "now")
         while True:
             time.sleep(1)
 
@@ -219,6 +221,10 @@ class Unruly(Builder):
         self.daemon()
         raise RuntimeError("no timber")
 
+    def daemon_and_hangs(self) -> None:
+        self.daemon()
+        self.hang()
+
     def child_and_raises(self) -> None:
         self.child()
         raise RuntimeError("no timber")
@@ -255,26 +261,30 @@ class Unruly(Builder):
                 pass
 
     def prints(self) -> None:
-        print("hammer")
-        print("nail", file=sys.stderr)
+        print("hammer")  # noqa: T201
+        print("nail", file=sys.stderr)  # noqa: T201
         os.write(1, b"\xff\0 wood\n")
         subprocess.run(["echo", "saw"])
 
     def prints_much(self) -> None:
-        print("first")
+        print("first")  # noqa: T201
         for _ in range(512):
             sys.stdout.write("x" * 65536)
-        print("last")
+        print("last")  # noqa: T201
+
+    def prints_much_and_hangs(self) -> None:
+        self.prints_much()
+        self.hang()
 
     def prints_and_raises(self) -> None:
-        print("hammer")
+        print("hammer")  # noqa: T201
         raise RuntimeError("no timber")
 
     def reads(self) -> None:
         assert sys.stdin.read() == ""
 
     def asks_at_the_terminal(self) -> None:
-        Path("/dev/tty").open()
+        os.open("/dev/tty", os.O_RDWR)
 
     # ---- what it does to Drydock
 
@@ -287,6 +297,10 @@ class Unruly(Builder):
 
     def tells_where_it_is(self) -> None:
         self.note("where", f"{os.environ.get('WHERE')} {Path.cwd().name}")
+
+    def tells_its_files(self) -> None:
+        for file in Path("/dev/fd").iterdir():
+            self.note("files", os.path.realpath(file))
 
     def releases_its_lease(self) -> None:
         with drydock.connect(os.environ["STORE"]) as dock:
