@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, quoted
+from ..errors import ConfigError, StoreError, quoted
 
 if TYPE_CHECKING:
     from .base import Store
@@ -44,7 +44,13 @@ def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":
     if address.startswith("file:"):
         raise ConfigError(f"the store is a path, not a URI: {quoted(address)}")
     if separator and scheme in ("postgresql", "postgres"):
-        from .postgres import PostgresStore
+        try:
+            from .postgres import PostgresStore
+        except ImportError as missing:
+            raise StoreError(
+                "a store in PostgreSQL needs a driver that is not installed; install it with:"
+                ' pip install "drydock-allocator[postgres]"'
+            ) from missing
 
         return PostgresStore.open(address, read_only=read_only)
     if separator:

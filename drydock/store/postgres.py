@@ -10,18 +10,19 @@ server's clock is read where a transaction begins, and is the only clock in it.
 """
 
 import json
-import logging
 import os
 import re
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from random import uniform
-from typing import Any, NamedTuple, NoReturn, TypeVar
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from typing import Any, NamedTuple, NoReturn
+
+import psycopg
+from psycopg import pq
 
 from ..errors import (
     ConfigError,
@@ -40,29 +41,11 @@ from ..uptime import uptime
 from .base import STATE, Row, Store
 from .heart import Heart
 from .machine import Machine
+from .postgres_address import without_password
+from .postgres_errors import translate
 from .postgres_health import findings
 from .postgres_schema import CHANGES, SCHEMA, VERSION
-
-try:
-    import psycopg
-    from psycopg import pq
-    from psycopg.abc import PQGen
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    from psycopg.errors import _WaitTimeout
-    from psycopg.types.numeric import FloatDumper, Int8Dumper
-    from psycopg.types.string import StrDumper
-
-    from .postgres_errors import translate
-except ImportError as missing:
-    raise StoreError(
-        "a store in PostgreSQL needs a driver that is not installed; install it with:"
-        ' pip install "drydock-allocator[postgres]"'
-    ) from missing
-
-# What it would warn of, such as a pipeline that a lost connection has ended, is told by the error that it raises.
-logging.getLogger("psycopg").addHandler(logging.NullHandler())
-
-Answer = TypeVar("Answer")
+from .postgres_session import IDLE_SECONDS, Connection
 
 OLDEST = 140000
 #: a process that has not been heard of for so long is dead
@@ -73,8 +56,6 @@ FIRST_PATIENCE_SECONDS = 5.0
 RETRY_SECONDS = 0.1
 #: a writer waits for its turn for so long
 TURN_SECONDS = 10.0
-#: who was stopped inside a transaction is put out of it, by the server or by who has waited for so long
-IDLE_SECONDS = 5.0
 #: what a session calls itself that may take longer
 LONG = "drydock, for long"
 #: behind a pooler nobody can be woken: who waits looks so often
@@ -84,28 +65,11 @@ MOST_KNOWN = 10_000
 #: nobody writes so many while a server is tried again
 EVENTS_LOOKED_AT = 1_000_000
 
-#: a statement that the server itself would have ended by now is not answered any more
-STATEMENT_SECONDS = 30.0
-ANSWER_SECONDS = 5.0
 #: but for what may take its time
 LONG_SECONDS = 3600.0
 
 
-class Connection(psycopg.Connection[Row]):
-    """A connection that does not wait for ever for a server, or a pooler, that keeps the line open and says nothing."""
-
-    patience_seconds: Callable[[], float] = staticmethod(lambda: STATEMENT_SECONDS)
-
-    def wait(self, gen: "PQGen[Answer]", interval: float = 0.1, timeout: float | None = None) -> "Answer":
-        try:
-            return super().wait(gen, interval, self.patience_seconds() + ANSWER_SECONDS if timeout is None else timeout)
-        except _WaitTimeout as silence:
-            self.close()
-            raise psycopg.OperationalError("no answer") from silence
-
-
 _NAME = re.compile(r"[0-9a-f.]{3,60}")
-_END_OF_HOST = re.compile("[/?#]")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
 #: what a change of status that came too late says: what the status is
 _TOO_LATE = re.compile('"status:([a-z]+)"')
@@ -115,32 +79,6 @@ _BEAT = f"INSERT INTO {SCHEMA}.process (name, beat) VALUES ($1, {_CLOCK}) ON CON
 
 _BEGAN = STATE.replace("FROM store", f", {_CLOCK}, nextval('change'), pg_current_xact_id()::text FROM store").replace(
     "config", "version, config", 1
-)
-
-_CONNECTING = {
-    "application_name": "drydock",
-    "connect_timeout": "3",
-    "target_session_attrs": "read-write",
-    "keepalives_idle": "5",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "5000",
-}
-_SETTINGS = {
-    "search_path": SCHEMA,
-    "lock_timeout": f"{IDLE_SECONDS:.0f}s",
-    "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
-    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:.0f}s",
-    # The queue is short when statistics are taken, and long when it matters: plans must not rest on its length.
-    "enable_seqscan": "off",
-    "jit": "off",
-}
-
-
-#: the server finds out that a wire is dead, and ends what was open there
-_KEEP_ALIVE = (
-    b"SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),"
-    b" set_config('tcp_keepalives_count', '3', false)"
 )
 
 
@@ -237,10 +175,7 @@ class PostgresStore(Store):
 
     def _connect(self) -> Connection:
         with self._translated():
-            connection = Connection.connect(
-                connection_string(self.url), autocommit=True, cursor_factory=psycopg.RawCursor
-            )
-            connection.patience_seconds = lambda: self.patience_seconds
+            connection = Connection.to(self.url, lambda: self.patience_seconds)
             try:
                 self._look_over(connection)
                 if self._told:
@@ -259,8 +194,6 @@ class PostgresStore(Store):
         if connection.info.server_version < OLDEST:
             version = connection.info.server_version // 10000
             raise StoreError(f"PostgreSQL {version} is too old; Drydock needs {OLDEST // 10000} or newer")
-        for kind, dumper in ((str, StrDumper), (int, Int8Dumper), (float, FloatDumper)):
-            connection.adapters.register_dumper(kind, dumper)
         asked_at = uptime()
         row = connection.execute(
             "SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('synchronous_commit'),"
@@ -282,8 +215,7 @@ class PostgresStore(Store):
             connection.prepare_threshold = None
         else:
             connection.prepare_threshold, connection.prepared_max = 2, 300
-            connection.execute(_set(local=False), list(_SETTINGS.values()))
-            connection.execute(_KEEP_ALIVE)
+            connection.set_up()
             connection.add_notify_handler(lambda _: self._tell_news())
 
     def _own(self) -> Connection:
@@ -402,7 +334,7 @@ class PostgresStore(Store):
                         return connection.execute(query, values).fetchall()
                     with connection.pipeline():
                         connection.execute("BEGIN")
-                        connection.execute(_set(local=True), list(_SETTINGS.values()))
+                        connection.set_up(transaction=True)
                         answer = connection.execute(query, values)
                         connection.execute("COMMIT")
                         return answer.fetchall()
@@ -471,7 +403,7 @@ class PostgresStore(Store):
                 asked_at = uptime()
                 connection.execute(begin)
                 if self._pooled:
-                    connection.execute(_set(local=True), list(_SETTINGS.values()))
+                    connection.set_up(transaction=True)
                 if begin != b"BEGIN":
                     [self._moment] = connection.execute(f"SELECT {_CLOCK}").fetchone() or [None]
                     return None
@@ -814,57 +746,8 @@ class PostgresStore(Store):
         os.close(self._writing)
 
 
-def connection_string(url: str) -> str:
-    """What is given to the library: what the URL says, and our own wishes where it says nothing.
-
-    Raises `ConfigError` for a URL that cannot be meant.
-    """
-    if _ends_early(url):
-        raise ConfigError(
-            'the store is a URL whose password ends too early; write "@", "/", "?" and "#" in it as %40, %2F, %3F and %23'
-        )
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.Error as error:
-        why = str(error).partition(': "')[0]  # what follows may be the URL, with its password
-        raise ConfigError(f"the store {quoted(without_password(url))} cannot be meant ({printable(why)})") from None
-    return make_conninfo("", **{**_CONNECTING, **given})
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    if _ends_early(url):
-        return "postgresql://"
-    try:
-        parts = urlsplit(url)
-        user, at, hosts = parts.netloc.rpartition("@")
-        query = [
-            (name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if "password" not in name
-        ]
-    except ValueError:
-        return "postgresql://"
-    return urlunsplit(
-        parts._replace(netloc=user.partition(":")[0] + at + hosts, query=urlencode(query, quote_via=quote))
-    )
-
-
-def _ends_early(url: str) -> bool:
-    """Whether a character that has a meaning in a URL stands in the password, so that its end would be taken for something
-    that may be shown."""
-    before, at, after = url.partition("://")[2].partition("@")
-    host = _END_OF_HOST.split(after, maxsplit=1)[0]
-    # With a "=" it is a query whose value holds an "@".
-    return bool(at) and ("@" in host or (bool(_END_OF_HOST.search(before)) and "=" not in before))
-
-
 def _channel(process: str) -> str:
     return f"drydock.{process}"
-
-
-def _set(*, local: bool) -> bytes:
-    """The settings of a session, or of a transaction."""
-    texts = (f"set_config('{name}', ${number}, {local})" for number, name in enumerate(_SETTINGS, 1))
-    return f"SELECT {', '.join(texts)}".encode()
 
 
 @lru_cache(maxsize=1000)

@@ -3,7 +3,7 @@
 import pytest
 
 from drydock.errors import ConfigError
-from drydock.store.postgres import connection_string, without_password
+from drydock.store.postgres_address import connection_string, without_password
 
 SECRET = "s3cret"
 

@@ -20,7 +20,7 @@ import drydock
 from drydock.engine import Engine
 from drydock.errors import StoreBusy
 from drydock.model import Demand, Lease, LeaseStatus
-from drydock.store import open_store, postgres
+from drydock.store import open_store, postgres, postgres_session
 from drydock.store.postgres import PostgresStore
 from drydock.testing import stubborn
 from drydock.testing.children import Child
@@ -285,7 +285,7 @@ def test_who_is_stopped_inside_a_transaction_is_put_out_of_it_and_changes_nothin
 ) -> None:
     """Or one process that stands still, or one dead wire, would keep everybody from writing."""
     monkeypatch.setattr(postgres, "IDLE_SECONDS", 0.3)
-    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "300ms")
+    monkeypatch.setitem(postgres_session._SETTINGS, "lock_timeout", "300ms")
     with Child(WRITE, postgres_store) as stopped:
         stopped.expect("inside")
         other = open_store(postgres_store)
@@ -299,7 +299,7 @@ def test_who_is_stopped_inside_a_transaction_is_put_out_of_it_and_changes_nothin
 def test_who_is_slow_inside_a_transaction_is_left_alone(
     observer: Engine, postgres_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "100ms")
+    monkeypatch.setitem(postgres_session._SETTINGS, "lock_timeout", "100ms")
     monkeypatch.setattr(postgres, "TURN_SECONDS", 0.3)
     other = open_store(postgres_store)
     with observer.store.write():
