@@ -153,12 +153,13 @@ def test_sql_is_spoken_in_the_store_alone() -> None:
     explorer = {"testing/explore.py", "testing/schedule.py"}  # it stands between a store and its database
     beside = explorer | {"testing/postgres.py", "testing/store_contract.py"}  # makes databases; damages rows
     assert {name.split("/")[0] for name in speaks - beside} == {"store"}
-    assert not [
+    kinds = {
         name
         for name, tree in sources(KINDS)
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.search(node.value)
-    ]
+    }
+    assert kinds == {"postgres_database.py"}, "whose things are databases, and no tables of ours"
 
 
 def test_kinds_import_of_us_what_a_stranger_imports() -> None:
