@@ -430,7 +430,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
     # fails under contention.
     connection.execute("BEGIN IMMEDIATE")
     try:
-        migrations.apply(Database(connection))
+        # What other packages would do to a database of sqlite-utils is not done to ours.
+        migrations.apply(Database(connection, execute_plugins=False))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import Cli
 
 from drydock.errors import Refused, StoreError
 from drydock.store import files
@@ -168,3 +169,16 @@ def test_a_network_filesystem_is_refused(
     assert not path.exists()
     mounts.write_text(ROOT + mount(str(path.parent), "fuse.ext4"))
     SqliteStore.open(str(path)).close()
+
+
+def test_a_package_that_cannot_be_read_keeps_nobody_from_making_a_store(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sqlite-utils would look for plugins among all packages; none has anything to do in our database."""
+    poor = tmp_path / "poor-1.0.dist-info"
+    poor.mkdir()
+    (poor / "METADATA").write_text("Metadata-Version: 2.1\nName: poor\nVersion: 1.0\n")
+    (poor / "entry_points.txt").write_text("[sqlite_utils]\npoor")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    made = Cli(str(path))("locks")
+    assert (made.code, made.stderr) == (0, "")
