@@ -70,7 +70,9 @@ def test_the_readme_names_the_two_commands_of_a_clone() -> None:
 def test_the_pool_file_of_the_readme_can_be_applied(cli: Cli, tmp_path: Path) -> None:
     [pool] = blocks(README, "toml")
     (tmp_path / ".drydock-root").touch()
-    (tmp_path / "pool.toml").write_text(pool.replace("/srv/scratch", str(tmp_path)).replace("/srv/services", str(tmp_path)))
+    (tmp_path / "pool.toml").write_text(
+        pool.replace("/srv/scratch", str(tmp_path)).replace("/srv/services", str(tmp_path))
+    )
     assert cli("apply", str(tmp_path / "pool.toml")).returncode == 0
     applied = {blueprint["name"] for blueprint in cli("blueprints", "--json").objects}
     assert applied == set(tomllib.loads(pool)["blueprint"])
@@ -80,7 +82,9 @@ def test_the_python_of_the_readme_runs(cli: Cli, tmp_path: Path) -> None:
     code, _ = blocks(README, "python")
     [pool] = blocks(README, "toml")
     (tmp_path / ".drydock-root").touch()
-    (tmp_path / "pool.toml").write_text(pool.replace("/srv/scratch", str(tmp_path)).replace("/srv/services", str(tmp_path)))
+    (tmp_path / "pool.toml").write_text(
+        pool.replace("/srv/scratch", str(tmp_path)).replace("/srv/services", str(tmp_path))
+    )
     cli("apply", str(tmp_path / "pool.toml"))
     ran = subprocess.run([sys.executable, "-c", code], env=cli.environment, capture_output=True, text=True, check=True)
     assert ran.stdout == "h3 {'address': '10.0.0.3', 'arch': 'arm64', 'port': 22} 1\n"
