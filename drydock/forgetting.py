@@ -36,18 +36,19 @@ class Forgetting:
     def __init__(self, store: Store, keep: float | None) -> None:
         self.store, self.keep = store, keep
         self._rows = Retention(store)
-        self._left = list(TABLES)  # of this pass; the first is the one that is walked
+        self._all = [] if keep is None else list(TABLES)
+        self._left = list(self._all)  # of this pass; the first is the one that is walked
         self._after = 0
         self._due_at = 0.0
 
     def due(self) -> bool:
         """Whether it is time for a step."""
-        return self.keep is not None and time.monotonic() >= self._due_at
+        return time.monotonic() >= self._due_at
 
     @property
     def unfinished(self) -> bool:
         """Whether a pass has begun and not ended."""
-        return self._after > 0 or len(self._left) < len(TABLES)
+        return self._after > 0 or len(self._left) < len(self._all)
 
     def step(self) -> bool:
         """One small step of a pass, at most one transaction; the next is due after a while. False: the pass is over.
@@ -55,19 +56,17 @@ class Forgetting:
         What goes wrong is left for the next time: it must not keep anybody from what he came for.
         """
         self._due_at = time.monotonic() + PAUSE_SECONDS
-        if self.keep is None:
-            return False
         with contextlib.suppress(DrydockError):
-            if self._walk(self.store.clock() - self.keep):
+            if self._walk(self.store.clock() - (self.keep or 0.0)):
                 return True
-        self._left, self._after = list(TABLES), 0
+        self._left, self._after = list(self._all), 0
         return False
 
     def _walk(self, before: float) -> bool:
         while self._left and self._rows.is_young(self._left[0], self._after, before):
             self._next_table()
         if not self._left:
-            return False
+            return self.store.forget_dead(ROWS_A_STEP)  # they are no history: nobody can see them
         table = self._left[0]
         window = self._rows.window(table, self._after, before, ROWS_A_STEP)
         if window.old:

@@ -118,6 +118,10 @@ class Store(ABC):
     def dead_among(self, processes: Iterable[str]) -> set[str]:
         """Those of these names whose process does not run any more. Never guesses by process number."""
 
+    def forget_dead(self, most: int) -> bool:
+        """Drop at most so many rows of processes that died long ago, if the store has any. False: there are no more."""
+        return False
+
     @abstractmethod
     def life_left(self) -> float | None:
         """For how many seconds others will believe that this process lives, if they do not hear of it again; None: for

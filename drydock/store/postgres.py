@@ -50,6 +50,8 @@ from .postgres_session import IDLE_SECONDS, Connection
 OLDEST = 140000
 #: a process that has not been heard of for so long is dead
 LIFE_SECONDS = 30.0
+#: and its row is dropped after so long
+LONG_DEAD_SECONDS = 3600.0
 #: a server that was reached and is away is tried for so long; one that was never reached, for less
 PATIENCE_SECONDS = 30.0
 FIRST_PATIENCE_SECONDS = 5.0
@@ -76,6 +78,14 @@ _TOO_LATE = re.compile('"status:([a-z]+)"')
 _CLOCK = "EXTRACT(EPOCH FROM clock_timestamp())::float8"
 _STARTED = "EXTRACT(EPOCH FROM pg_postmaster_start_time())::float8"
 _BEAT = f"INSERT INTO {SCHEMA}.process (name, beat) VALUES ($1, {_CLOCK}) ON CONFLICT (name) DO UPDATE SET beat = EXCLUDED.beat"
+#: A process whose row is gone is dead. So who could not tell that he lives, since the server was down, has an hour to do so.
+_LONG_DEAD = f"GREATEST(beat, {_STARTED}) < {_CLOCK} - :long"
+#: who holds what is not over, or was at work on it: that they are dead is still to be found out
+_NAMED = (
+    "SELECT process FROM lease WHERE process IS NOT NULL AND status <> 'destroyed'"
+    " UNION SELECT worker FROM lease WHERE status IN ('acquired', 'released', 'broken') AND worker IS NOT NULL"
+    " UNION SELECT worker FROM resource WHERE status IN ('pending', 'released', 'broken') AND worker IS NOT NULL"
+)
 
 _BEGAN = STATE.replace("FROM store", f", {_CLOCK}, nextval('change'), pg_current_xact_id()::text FROM store").replace(
     "config", "version, config", 1
@@ -632,6 +642,23 @@ class PostgresStore(Store):
             self._alive_until.clear()
         self._alive_until |= {name: beat + LIFE_SECONDS for name, beat in beats}
         return dead | {name for name in elsewhere if self._alive_until.get(name, 0.0) <= now}
+
+    def forget_dead(self, most: int) -> bool:
+        # Two processes may do this at once: who comes second finds less.
+        if not self._long_dead(most):
+            return False
+        with self.write():
+            dead = sorted(set(self._long_dead(most)) - {name for (name,) in self.rows(_NAMED)})
+            dropped = self.change(
+                f"DELETE FROM process WHERE name = ANY(:dead) AND {_LONG_DEAD}", dead=dead, long=LONG_DEAD_SECONDS
+            )
+            return bool(dropped)
+
+    def _long_dead(self, most: int) -> list[str]:
+        rows = self.rows(
+            f"SELECT name FROM process WHERE {_LONG_DEAD} ORDER BY beat LIMIT :most", long=LONG_DEAD_SECONDS, most=most
+        )
+        return [name for (name,) in rows]
 
     # ---- wake-ups
 
