@@ -110,11 +110,15 @@ class InProcess:
 
     def run(self, call: Call) -> Came:
         try:
+            blueprint = call.here()  # which asks the store, whose errors are not the author's
+        except BlueprintError as error:
+            return Came(error)
+        try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for our answers alone
-                return Came(answer=perform(call.here(), call.hook, call.resource, call.lease, call.held))
+                return Came(answer=perform(blueprint, call.hook, call.resource, call.lease, call.held))
         except (KeyboardInterrupt, Terminated):
             raise
-        except (Yield, Gone, BlueprintError) as error:
+        except (Yield, Gone) as error:
             return Came(error)
         except BaseException as error:  # noqa: BLE001 - foreign code must not be able to end us
             failed = BlueprintError(call.blueprint, call.hook, describe(error))
