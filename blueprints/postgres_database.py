@@ -24,7 +24,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from drydock.blueprint import (
@@ -43,8 +43,16 @@ from drydock.blueprint import (
     slot_lock,
 )
 
-if TYPE_CHECKING:
-    from psycopg import Connection
+# At the top, where the process that runs hooks pays for it once, and not with each of them.
+try:
+    import psycopg
+    from psycopg import Connection, errors
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.sql import SQL, Identifier, Literal
+except ImportError:
+    DRIVER = False
+else:
+    DRIVER = True
 
 MOST_DATABASES = 1000
 #: PostgreSQL cuts off what is longer than 63 bytes, and a number must follow
@@ -151,8 +159,6 @@ class PostgresDatabase(Builder):
         check_name(resource.name, "database")
         self._check_place(resource)
         conninfo = self._conninfo()
-        import psycopg
-
         password = os.environ.get(self.settings["password_from"]) if self.settings["password_from"] else None
         with psycopg.connect(**conninfo, password=password, autocommit=True) as connection:
             connection.execute("SET lock_timeout = '60s'; SET statement_timeout = '9min'")
@@ -161,16 +167,13 @@ class PostgresDatabase(Builder):
             yield connection
 
     def _conninfo(self) -> dict[str, Any]:
-        try:
-            from psycopg import ProgrammingError
-            from psycopg.conninfo import conninfo_to_dict
-        except ImportError as missing:
+        if not DRIVER:
             raise ConfigError(
                 "a driver for PostgreSQL is not installed; install it with: pip install 'drydock-allocator[postgres]'"
-            ) from missing
+            )
         try:
             given = conninfo_to_dict(self.settings["server"])
-        except ProgrammingError:  # its words may repeat what should not be shown
+        except psycopg.ProgrammingError:  # its words may repeat what should not be shown
             raise ConfigError('"server" is not a URL that PostgreSQL understands') from None
         return {**CONNECTING, "dbname": "postgres", **given}
 
@@ -227,9 +230,6 @@ def parse(url: str) -> Server:
 
 def make(connection: "Connection[Any]", name: str, template: str, mark: str) -> None:
     """Make it, say whose it is, and only then let anybody in."""
-    from psycopg import errors
-    from psycopg.sql import SQL, Identifier, Literal
-
     database = Identifier(name)
     create = SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false CONNECTION LIMIT {}")
     deadline = time.monotonic() + TEMPLATE_SECONDS
@@ -246,8 +246,6 @@ def make(connection: "Connection[Any]", name: str, template: str, mark: str) -> 
 
 def drop(connection: "Connection[Any]", name: str) -> None:
     """Drop it, whoever is connected to it."""
-    from psycopg.sql import SQL, Identifier
-
     database = Identifier(name)
     if connection.execute(FIND + " AND datconnlimit <> %s", [name, INVALID]).fetchone() is not None:
         connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false ALLOW_CONNECTIONS false").format(database))

@@ -2,7 +2,6 @@
 
 import contextlib
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -437,11 +436,22 @@ def test_a_server_may_be_named_in_many_ways(server: str, key: str, given: dict[s
     assert plan.attributes == {**given, "database": "drydock_my_app_0", "template": "template1"}
 
 
-def test_a_missing_driver_is_one_sentence(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the pool file is applied, and when a lease is prepared where it is not installed."""
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "psycopg", None)
-        with pytest.raises(ConfigError, match=r"pip install 'drydock-allocator\[postgres\]'"):
-            place.kind().check()
-        with pytest.raises(ConfigError, match=r"pip install 'drydock-allocator\[postgres\]'"):
-            place.kind().activate_lease(first(place.kind()), LEASE)
+WITHOUT_DRIVER = """
+sys.modules["psycopg"] = None
+import drydock
+from drydock.errors import ConfigError
+with drydock.connect(sys.argv[1]) as dock:
+    try:
+        dock.apply(eval(sys.argv[2]))
+    except ConfigError as refused:
+        say(refused)
+"""
+
+
+def test_a_missing_driver_is_one_sentence(path: Any, place: Place) -> None:
+    with Child(WITHOUT_DRIVER, path, place.pool()) as child:
+        [said] = child.rest()
+    assert said == (
+        'blueprint "db": a driver for PostgreSQL is not installed; install it with:'
+        " pip install 'drydock-allocator[postgres]'"
+    )
