@@ -122,7 +122,8 @@ class Steps:
         """Where commands for a resource run. Raises `ConfigError` when its kind knows no way."""
         row = self._row(resource)
         about = self.resource_info(resource)
-        found = self.ask(row.name, "interface", lambda: self.blueprint(row).interface(about))
+        blueprint = self.blueprint(row)  # what the store raises is not the author's doing
+        found = self.ask(row.name, "interface", lambda: blueprint.interface(about))
         self.call(row.name, "interface", lambda: check_interface(found))
         return cast(Interface, found)
 
@@ -132,7 +133,8 @@ class Steps:
             return []
         row = self._row(resource)
         about = self.resource_info(resource)
-        found = self.call(row.name, "sockets", lambda: list(self.blueprint(row).sockets(about)))
+        blueprint = self.blueprint(row)
+        found = self.call(row.name, "sockets", lambda: list(blueprint.sockets(about)))
         assert isinstance(found, list)
         for one in found:
             if not isinstance(one, socket):

@@ -1,7 +1,8 @@
 """The operations that are explored, and the stores on which they meet; and the command that explores them.
 
-Two yards: `pool` has hosts, which need no hook; `works` builds and tears down, with all four hooks. In both, one thing
-is held, one is idle, and there is no third, so that whatever two operations do, they want the same.
+Three yards: `pool` has hosts, which need no hook; `works` builds and tears down, with all four hooks; what `stories` builds
+stands on hosts of a pool. In each, one thing is held, one is idle, and there is no third, so that whatever two operations do,
+they want the same.
 
 A new operation is an entry of `OPERATIONS`, and what it must find there an entry of `PREPARATIONS`.
 """
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from ..allocator import Lab
-from ..blueprint import Builder, LeaseInfo, Plan, ResourceInfo, Setting, slot_lock
+from ..blueprint import Builder, LeaseInfo, Need, Plan, ResourceInfo, Setting, slot_lock
 from ..config import parse_pool
 from ..engine import Engine
 from ..errors import BlueprintError, Conflict, NeverPossible
@@ -58,14 +59,26 @@ class Works(Builder):
             pass
 
 
+class Stories(Works):
+    """Works of which each stands on a host."""
+
+    def plans(self, wanted: Attributes) -> Iterator[Plan]:
+        for plan in super().plans(wanted):
+            yield plan._replace(on=Need("host"))
+
+
 class Yard(NamedTuple):
     """What is offered to the operations."""
 
     demand: Demand
     blueprint: Callable[[Sequence[str]], Mapping[str, Any]]  #: the pool file's table, for these things
+    under: Callable[[Sequence[str]], Mapping[str, Any]] | None = None  #: and the table of what they stand on
 
     def apply(self, engine: Engine, names: Sequence[str]) -> None:
-        engine.apply(parse_pool({"blueprint": {"yard": {**self.blueprint(names)}}}, "yard"))
+        tables = {"yard": {**self.blueprint(names)}}
+        if self.under is not None:
+            tables["under"] = {**self.under(names)}
+        engine.apply(parse_pool({"blueprint": tables}, "yard"))
 
     def lease(self, engine: Engine, owner: str, *, fails: str = "", wait: float | None = 0, **options: Any) -> int:
         demand = self.demand._replace(attributes={"fails": fails}) if fails else self.demand
@@ -75,8 +88,13 @@ class Yard(NamedTuple):
 YARDS = {
     "pool": Yard(Demand("host"), lambda names: {"kind": "host-pool", "hosts": list(names)}),
     "works": Yard(Demand("thing"), lambda names: {"kind": "works", "names": list(names), "limit": len(names)}),
+    "stories": Yard(
+        Demand("thing"),
+        lambda names: {"kind": "stories", "names": list(names), "limit": len(names)},
+        lambda names: {"kind": "host-pool", "hosts": list(names)},
+    ),
 }
-KINDS = {"works": Works}
+KINDS = {"works": Works, "stories": Stories}
 
 Act = Callable[[Yard, Engine], object]
 
@@ -170,12 +188,12 @@ def main() -> None:
     yards = YARDS if given.yard == "all" else {given.yard: YARDS[given.yard]}
     failed = False
     _say(
-        f"{'yard':6} {'operations':24} {'schedules':>15} {'runs':>7} {'crashes':>8} {'ends':>5} {'seconds':>8} {'runs/s':>7}  found"
+        f"{'yard':7} {'operations':24} {'schedules':>15} {'runs':>7} {'crashes':>8} {'ends':>5} {'seconds':>8} {'runs/s':>7}  found"
     )
     for yard, (names, preemptions) in itertools.product(yards, groups):
         with explorer(YARDS[yard], names) as found:
             report = found.explore(crashes=int(given.crash), preemptions=preemptions, limit=given.limit)
-        _say(f"{yard:6} {'+'.join(names):24} {row(report)}")
+        _say(f"{yard:7} {'+'.join(names):24} {row(report)}")
         if report.shortest is not None:
             failed = True
             _say("\n" + show(report.shortest) + "\n")
