@@ -185,7 +185,7 @@ class _Server:
 
     def is_fit(self, config: int) -> bool:
         # What forked us has it, and not we.
-        return config == self._config and self._owner == os.getpid() and self._process.poll() is None
+        return config == self._config and self._owner == os.getpid()
 
     def call(self, call: Call, line: bytes) -> Came:
         """Raises `_DeadError`; ^C and the end stop the hook before they go on."""

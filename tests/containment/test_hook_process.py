@@ -190,9 +190,14 @@ def test_a_signal_ends_the_command_and_the_hook(yard: Yard, cli: Cli, number: in
     assert yard.statuses("resource") == ["destroyed"]
 
 
+@pytest.mark.parametrize("kernel", ["", "import os; del os.pidfd_open"], ids=["here", "without pidfd"])
 @pytest.mark.parametrize("what", ["ignores_sigterm", "children_and_hangs", "daemon_and_hangs"])
-def test_nothing_of_a_hook_outlives_a_command_that_is_killed(yard: Yard, cli: Cli, what: str) -> None:
+def test_nothing_of_a_hook_outlives_a_command_that_is_killed(
+    yard: Yard, cli: Cli, what: str, kernel: str, tmp_path: Path
+) -> None:
     """And the next command that comes by goes on with what it was about."""
+    (tmp_path / "sitecustomize.py").write_text(kernel)
+    cli.environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     yard.offer(what)
     with cli.start("lease", "--type", "thing") as command:
         until(lambda: yard.noted("hangs"))

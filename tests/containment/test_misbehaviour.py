@@ -5,6 +5,7 @@ The hooks run as they do for a user, in a process of their own that really ends,
 
 import contextlib
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_a_hook_that_fails_costs_what_it_was_to_build(
     yard.offer(what)
     fails(yard, told)
     assert not list(tmp_path.glob("core*"))
+
+
+def test_a_hook_leaves_no_core_though_its_caller_would(yard: Yard) -> None:
+    """PLUGIN-049"""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        yard.offer("tells_its_limits")
+        yard.lease()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    assert yard.noted("limits") == ["0"]
 
 
 @pytest.mark.parametrize("what", HANGS)

@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import os
 import re
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -297,6 +298,9 @@ class Unruly(Builder):
 
     def tells_where_it_is(self) -> None:
         self.note("where", f"{os.environ.get('WHERE')} {Path.cwd().name}")
+
+    def tells_its_limits(self) -> None:
+        self.note("limits", resource.getrlimit(resource.RLIMIT_CORE)[0])
 
     def tells_its_files(self) -> None:
         for file in Path("/dev/fd").iterdir():
