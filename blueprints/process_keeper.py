@@ -2,7 +2,7 @@
 
     process_keeper.py CONTROL LOCK SIGNAL SECONDS FOLDER COMMAND...
 
-The descriptor LOCK holds the lock of CONTROL/lock, and keeps it until nothing of the service is left: so whoever comes
+The descriptor LOCK, which the service does not inherit, holds the lock of CONTROL/lock until nothing of it is left: so whoever comes
 later knows whether there is something, without a process number that might be somebody else's by now. A byte written to
 the pipe CONTROL/orders stops the service, and so does the removal of CONTROL. How it ended is then in CONTROL/ended.
 
@@ -30,8 +30,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> None:
-    control, lock, number, seconds, folder, *command = sys.argv[1:]
-    os.set_inheritable(int(lock), False)
+    control, _, number, seconds, folder, *command = sys.argv[1:]
     orders = os.open(Path(control, "orders"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # so that it has no end
     if os.fork():
         os._exit(0)  # whoever started us has nothing to bury later
