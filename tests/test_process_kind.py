@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, apply
+from conftest import Cli, Clock, apply
 from drydock_blueprints.process import Place, Process, is_running, listens
 from drydock_blueprints.scratch_dir import MARKER
 
 from drydock.blueprint import Gone, Local, ResourceInfo, Support
 from drydock.discovery import checked_settings
 from drydock.engine import Engine
-from drydock.errors import BlueprintError, ConfigError, Refused
+from drydock.errors import BlueprintError, ConfigError, LeaseLost, Refused
 from drydock.model import Demand
 from drydock.testing.children import Child
 
@@ -392,6 +392,24 @@ def test_a_service_stands_on_its_port_and_is_there_for_one_lease_after_another(
     engine.release_resource(two.resource.id)
     assert not lives(pid)
     assert engine.store.leases.live() == []
+
+
+def test_whoever_holds_a_service_that_has_died_loses_it_and_the_next_has_a_new_one(
+    engine: Engine, clock: Clock, root: Path, place: Place, port: int
+) -> None:
+    apply(engine, pool(root, "plain", port, observe_every="10s"))
+    held = engine.lease(Demand("web"), owner="t", wait_seconds=30)[0]
+    os.kill(processes(root / "web-0")[0], signal.SIGKILL)
+    wait_until_gone(place)
+    clock.forward(11)
+    engine.tend()
+    with pytest.raises(LeaseLost, match="it was ended by signal 9"):
+        engine.verify(held.id)
+    again = engine.lease(Demand("web"), owner="t", wait_seconds=30)[0]
+    assert listens("127.0.0.1", port) == ""
+    assert again.resource is not None
+    engine.release_resource(again.resource.id)
+    assert [entry.name for entry in root.iterdir()] == [MARKER]
 
 
 def test_a_service_that_does_not_start_fails_the_request_and_leaves_nothing(
