@@ -13,15 +13,54 @@ the thing. One without an end would be held for ever, or be given away while it 
 from typing import NamedTuple
 
 from .doctor import promises
+from .endings import is_over
 from .engine import Engine
 from .errors import ConfigError, DrydockError, StoreAway, StoreDamaged, StoreError, StoreFull, quoted
-from .store import copying
+from .store import Place, copying
 from .store.base import Store
 
 
 class Moved(NamedTuple):
     copied: copying.Copied
     frozen: bool  #: the source is frozen now
+
+
+class Planned(NamedTuple):
+    """What `copy_store` would do now."""
+
+    rows: dict[str, int]  #: for each table
+    live: list[int]  #: leases that would go on
+    unbound: list[int]  #: of these, those that last as long as a process and would last until their other end
+    waiting: list[int]  #: requests that would be over
+    over: list[int]  #: leases and requests that are over already, and would be ended first
+
+
+def plan_copy(source: Store, target: Place, *, freeze: bool = False, until: float | None = None) -> Planned:
+    """What `copy_store` with the same options would do, and that nothing known now is in its way. Nothing is changed.
+
+    Raises as `copy_store` does.
+    """
+    _refuse_itself(source, target.address)
+    if target.store is not None:
+        copying.refuse_full(target.store)
+    with source.read():
+        _check(source)
+        all_of = copying.standing(source)
+        over = {id for id in (*all_of.held, *all_of.waiting) if _is_over(source, id)}
+        found = all_of._replace(
+            waiting=[id for id in all_of.waiting if id not in over],
+            held=[id for id in all_of.held if id not in over],
+            endless=[id for id in all_of.endless if id not in over],
+        )
+        if source.is_frozen():
+            pass
+        elif freeze:
+            copying.refuse_to_freeze(source, found, until)
+        else:
+            copying.refuse_living(source, found)
+        rows = {table: copying.count(source, table) for table in copying.TABLES}
+        bound = {id for id, _ in source.leases.bound()}
+    return Planned(rows, found.held, [id for id in found.held if id in bound], found.waiting, sorted(over))
 
 
 def copy_store(
@@ -38,8 +77,7 @@ def copy_store(
     `until`. Raises `Refused` when the target is not empty, when the source is in use and not to be frozen, or when
     something in it cannot be left; `StoreDamaged` when a promise is broken in the source, or would be in the target.
     """
-    if source.address == target.address:
-        raise ConfigError(f"{quoted(source.address)} is both stores; give another one")
+    _refuse_itself(source, target.address)
     copying.refuse_full(target)
     with source.read():
         _check(source)
@@ -74,6 +112,19 @@ def copy_store(
 def thaw(store: Store) -> bool:
     """Let a frozen store be written again. False if it was not frozen."""
     return copying.thaw(store)
+
+
+def _refuse_itself(source: Store, target: str) -> None:
+    if source.address == target:
+        raise ConfigError(f"{quoted(source.address)} is both stores; give another one")
+
+
+def _is_over(store: Store, lease: int) -> bool:
+    """Whether a lease or request is over, though nobody has noted that."""
+    span = store.leases.span(lease)
+    if span is None:
+        return True
+    return is_over(store, span) or (span.process is not None and not store.is_alive(span.process))
 
 
 def _silent(table: str, done: int, total: int) -> None:

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 @click.argument("to", metavar="TO", required=False, type=click.Path(readable=False))
 @click.option("--freeze", is_flag=True, help="FROM may be in use: nobody can write there from now on.")
 @click.option("--until", metavar="WHEN", help="With --freeze: leases that have no end but their process's end then.")
+@click.option("--plan", is_flag=True, help="Say what would be copied and what is in the way; change nothing.")
 @click.option("--thaw", is_flag=True, help="Instead: let FROM be written again.")
 @shared_options
 @pass_app
-def copy_store(app: App, from_: str, to: str | None, freeze: bool, until: str | None, thaw: bool) -> None:
+def copy_store(app: App, from_: str, to: str | None, freeze: bool, until: str | None, plan: bool, thaw: bool) -> None:
     """Copy a whole store, live leases included, to another one that is empty.
 
     FROM and TO are paths or URLs, as for --store, which is not looked at. Everything is copied, and keeps its number; no
     number and no fence comes a second time. All of it arrives, checked as `drydock doctor` does, or nothing.
 
     \b
+    drydock copy-store --plan --freeze old.db postgresql://db/drydock   would it go well now?
     drydock copy-store old.db new.db                              nothing is held or waited for in old.db
     drydock copy-store --freeze old.db postgresql://db/drydock    move while things are held
     drydock copy-store --freeze postgresql://db/drydock new.db    and back
@@ -47,7 +49,7 @@ def copy_store(app: App, from_: str, to: str | None, freeze: bool, until: str | 
     """
     end = parse_until(until)
     if thaw:
-        if to is not None or freeze or until is not None:
+        if to is not None or freeze or plan or until is not None:
             raise click.UsageError("--thaw goes with FROM alone")
         _thaw(app, from_)
         return
@@ -55,6 +57,9 @@ def copy_store(app: App, from_: str, to: str | None, freeze: bool, until: str | 
         raise click.UsageError("missing TO, the store to copy to")
     if end is not None and not freeze:
         raise click.UsageError("--until goes with --freeze")
+    if plan:
+        _plan(app, from_, to, freeze, end)
+        return
     end_on_signals()
     _copy(app, from_, to, freeze, end)
 
@@ -93,6 +98,40 @@ def _copy(app: App, from_: str, to: str, freeze: bool, until: float | None) -> N
         click.echo(f"{quoted(addresses[0])} can still be used, and knows nothing of the other", err=True)
 
 
+def _plan(app: App, from_: str, to: str, freeze: bool, until: float | None) -> None:
+    from ..moving import plan_copy
+    from ..store import find_store, open_store
+    from . import show
+
+    with ExitStack() as stack:
+        source = stack.enter_context(closing(open_store(_named(from_), read_only=True)))
+        target = find_store(to)
+        if target.store is not None:
+            stack.enter_context(closing(target.store))
+        planned = plan_copy(source, target, freeze=freeze, until=until)
+        address, frozen = source.address, source.is_frozen()
+    if app.json:
+        show.json_lines(
+            [
+                {
+                    "plan": True, "from": address, "to": target.address, "frozen": frozen or freeze,
+                    "rows": planned.rows, "live": len(planned.live), "unbound": planned.unbound,
+                    "given_up": planned.waiting, "over": planned.over,
+                }
+            ]
+        )  # fmt: skip
+        return
+    for table, number in planned.rows.items():
+        click.echo(f"{table}: {number}")
+    click.echo(f"{len(planned.live)} leases would go on, {len(planned.waiting)} requests that wait would be over")
+    if planned.unbound:
+        click.echo(f"{len(planned.unbound)} of the leases would no longer end with their process, but at their end")
+    if planned.over:
+        click.echo(f"{len(planned.over)} that are over would be ended first")
+    there = "is empty" if target.store is not None else "would be made"
+    click.echo(f"{quoted(target.address)} {there}; nothing is in the way, and nothing was changed", err=True)
+
+
 def _thaw(app: App, from_: str) -> None:
     from ..moving import thaw
     from . import show
@@ -110,10 +149,14 @@ def _existing(address: str) -> "Store":
     """A store that is there; none is made."""
     from ..store import open_store
 
+    open_store(_named(address), read_only=True).close()
+    return open_store(address)
+
+
+def _named(address: str) -> str:
     if not address:
         raise ConfigError("FROM is empty; give a path or a URL")
-    open_store(address, read_only=True).close()
-    return open_store(address)
+    return address
 
 
 class _Progress:

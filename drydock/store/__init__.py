@@ -5,12 +5,14 @@ Paths are plain strings in this room: pathlib and what it imports would cost eve
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ConfigError, StoreError, quoted
 
 if TYPE_CHECKING:
     from .base import Store
+    from .postgres import PostgresStore
+    from .sqlite import SqliteStore
 
 DEFAULT_NAME = "drydock/drydock.db"
 
@@ -36,6 +38,28 @@ def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":
     `StoreError` for one that cannot be used, `StoreDamaged` for one that is not ours.
     """
     address = store_address(given)
+    kind = _kind(address)
+    if given is None and "DRYDOCK_STORE" not in os.environ:
+        from .sqlite import SqliteStore
+
+        return SqliteStore.open(address, read_only=read_only, make_parents=True)
+    return kind.open(address, read_only=read_only)
+
+
+class Place(NamedTuple):
+    """Where a store is, or could be."""
+
+    address: str
+    store: "Store | None"  #: to be read; None: there is none, and one can be made
+
+
+def find_store(address: str) -> Place:
+    """Look at this path or URL, and change nothing. Raises as `open_store` does, also where no store could be made."""
+    return Place(*_kind(address).find(address))
+
+
+def _kind(address: str) -> "type[SqliteStore] | type[PostgresStore]":
+    """What the address is one of, imported when it is needed."""
     if not address:
         raise ConfigError("the store is empty: give a path, or leave --store and DRYDOCK_STORE away")
     if "\0" in address:
@@ -52,12 +76,11 @@ def open_store(given: str | None = None, *, read_only: bool = False) -> "Store":
                 ' pip install "drydock-allocator[postgres]"'
             ) from missing
 
-        return PostgresStore.open(address, read_only=read_only)
+        return PostgresStore
     if separator:
         raise ConfigError(
             f"unsupported store {quoted(scheme + '://')}; give the path of an SQLite file, or postgresql://..."
         )
     from .sqlite import SqliteStore
 
-    make_parents = given is None and "DRYDOCK_STORE" not in os.environ
-    return SqliteStore.open(address, read_only=read_only, make_parents=make_parents)
+    return SqliteStore

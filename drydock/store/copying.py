@@ -114,15 +114,8 @@ def freeze(store: "Store", to: str, until: float | None) -> None:
     cannot be left behind.
     """
     with store.write():
-        if until is not None and until < store.clock() + LEAST_SECONDS:
-            raise ConfigError(f"--until must be {LEAST_SECONDS:.0f}s away or more, so that holders can learn of it")
         found = standing(store)
-        _refuse_work(store, found)
-        if found.endless and until is None:
-            raise Refused(
-                f"of the leases in {quoted(store.address)}, {_shown(found.endless)} last as long as their processes, which"
-                " cannot follow; wait for them, or give them an end with: --until WHEN"
-            )
+        refuse_to_freeze(store, found, until)
         for id in found.endless:
             store.run("UPDATE lease SET until = :until, warned = 0 WHERE id = :id", id=id, until=until)
         for _, process in store.leases.bound():
@@ -178,7 +171,7 @@ def copy(source: "Store", target: "Store", *, check: Callable[["Store"], None], 
     with ExitStack() as reading:
         if not frozen:
             reading.enter_context(source.read())  # all that is copied is of one moment
-            _refuse_living(source)
+            refuse_living(source, standing(source))
         # The clocks in this order: what is asked later shows more, so that no lease loses a second.
         left, last = _clocks(source), source.events.last()
         with target.write():
@@ -204,7 +197,7 @@ def copy(source: "Store", target: "Store", *, check: Callable[["Store"], None], 
             if frozen:  # then the rows are not of one moment, and the numbers may differ
                 _refuse_change(source, last)
             for table, number in rows.items():
-                there = _count(target, table)
+                there = count(target, table)
                 if there != number:
                     raise StoreDamaged(
                         f"{number} rows of {table} were copied to {quoted(target.address)}, which has {there}"
@@ -258,7 +251,7 @@ def _fill(source: "Store", target: "Store", table: str, leases: _Leases, progres
     columns = source.columns(table)
     if set(columns) != set(target.columns(table)):
         raise StoreDamaged(f"table {table} has other columns in {quoted(target.address)}; upgrade drydock")
-    total, done = _count(source, table), 0
+    total, done = count(source, table), 0
     progress(table, done, total)
     for page in _pages(source, table, columns):
         if table == "lease":
@@ -286,7 +279,7 @@ def _pages(store: "Store", table: str, columns: Sequence[str]) -> Iterator[list[
         after = f" WHERE ({', '.join(key)}) > ({', '.join(f':{name}' for name in last)})"
 
 
-def _count(store: "Store", table: str) -> int:
+def count(store: "Store", table: str) -> int:
     return int(store.rows(f"SELECT count(*) FROM {table}")[0][0])
 
 
@@ -298,8 +291,20 @@ def _clocks(store: "Store") -> Clocks:
         return Clocks(store.clock(), store.uptime(), store.boot)
 
 
-def _refuse_living(store: "Store") -> None:
-    found = standing(store)
+def refuse_to_freeze(store: "Store", found: Standing, until: float | None) -> None:
+    """Raise if something of what is not over cannot be left behind, or not so."""
+    if until is not None and until < store.clock() + LEAST_SECONDS:
+        raise ConfigError(f"--until must be {LEAST_SECONDS:.0f}s away or more, so that holders can learn of it")
+    _refuse_work(store, found)
+    if found.endless and until is None:
+        raise Refused(
+            f"of the leases in {quoted(store.address)}, {_shown(found.endless)} last as long as their processes, which"
+            " cannot follow; wait for them, or give them an end with: --until WHEN"
+        )
+
+
+def refuse_living(store: "Store", found: Standing) -> None:
+    """Raise if something goes on in a store that is not frozen."""
     _refuse_work(store, found)
     if found.held or found.waiting:
         raise Refused(

@@ -63,6 +63,18 @@ def prepare(path: str, *, make_parents: bool) -> None:
         raise StoreError(f"cannot create {quoted(path)}: {error.strerror}") from error
 
 
+def is_free(path: str) -> bool:
+    """Whether a store can be made at `path` (see `resolve`): there is none, and the folder would have it. Raises as
+    `prepare` does."""
+    folder = os.path.dirname(path)
+    check_folder(folder, path)
+    if exists(path) and os.lstat(path).st_size:
+        return False
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"cannot create {quoted(path)}: {quoted(folder)} cannot be written")
+    return True
+
+
 def exists(path: str) -> bool:
     """Whether there is a file that may be a store. Raises for anything else that has this name."""
     try:

@@ -86,6 +86,10 @@ _NAMED = (
     " UNION SELECT worker FROM lease WHERE status IN ('acquired', 'released', 'broken') AND worker IS NOT NULL"
     " UNION SELECT worker FROM resource WHERE status IN ('pending', 'released', 'broken') AND worker IS NOT NULL"
 )
+_MAY_MAKE = (
+    "SELECT CASE WHEN to_regnamespace($1) IS NULL THEN has_database_privilege(current_database(), 'CREATE')"
+    " ELSE has_schema_privilege($1, 'CREATE') END"
+)
 
 _BEGAN = STATE.replace("FROM store", f", {_CLOCK}, nextval('change'), pg_current_xact_id()::text FROM store").replace(
     "config", "version, config", 1
@@ -159,6 +163,25 @@ class PostgresStore(Store):
             store.close()
             raise
         return store
+
+    @classmethod
+    def find(cls, url: str) -> "tuple[str, PostgresStore | None]":
+        """Its address, and the store to be read; None: there is none, and one can be made. Raises where none can be."""
+        store = cls(url)
+        try:
+            store._reach(FIRST_PATIENCE_SECONDS)
+            if store._made() is not None:
+                store._make_ready(read_only=True)
+                return store.address, store
+            if not store._ask(_MAY_MAKE, [SCHEMA])[0][0]:
+                raise StoreError(
+                    f"{store._where} has no store, and its user may not make one; see: GRANT CREATE ON DATABASE"
+                )
+        except BaseException:
+            store.close()
+            raise
+        store.close()
+        return store.address, None
 
     # ---- the connection
 
@@ -292,7 +315,7 @@ class PostgresStore(Store):
 
     def _check_version(self, version: int) -> None:
         if version != VERSION:
-            remedy = "upgrade drydock" if version > VERSION else "run the command again"
+            remedy = "upgrade drydock" if version > VERSION else "bring it up to date with: drydock leases"
             raise StoreDamaged(f"{self._where} has schema {version}, this drydock uses {VERSION}: {remedy}")
 
     # ---- statements

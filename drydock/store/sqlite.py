@@ -109,6 +109,14 @@ class SqliteStore(Store):
         turnstile.leave()
         return store
 
+    @classmethod
+    def find(cls, path: str) -> "tuple[str, SqliteStore | None]":
+        """The path, and the store to be read; None: there is none, and one can be made. Raises where none can be."""
+        path = files.resolve(path)
+        if files.is_free(path):
+            return path, None
+        return path, cls.open(path, read_only=True)
+
     # ---- statements
 
     def rows(self, statement: str, **parameters: Any) -> list[Row]:
