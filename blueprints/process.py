@@ -9,12 +9,12 @@
     folder = "/srv/services"   # must hold a file .drydock-root, which says that we may delete things there
     limit = 4
 
-    $ drydock run --type redis -- sh -c 'redis-cli -u "redis://$(cat "$DRYDOCK_ATTR_FOLDER/address")"'
+    $ drydock run --type redis -- sh -c 'redis-cli -h "$DRYDOCK_ATTR_ADDRESS" -p "$DRYDOCK_ATTR_PORT"'
 
 The command is no shell's; it must stay in the foreground. In its arguments, and in the values of `environment`,
 `{port}`, `{address}`, `{name}` and `{folder}` are filled in: where it listens, its name, and an empty folder of its own,
 in which it is started. Its environment is what `environment` says and very little else, since whoever needs it first is
-not the only one who uses it. Its output goes to the file `log` there; `address` says ADDRESS:PORT.
+not the only one who uses it. Its output goes to the file `log` there. Its port and its address are attributes of it.
 
 A service goes on between leases, and several leases share one if `seats` says so. With `ttl = "0s"` it is stopped after
 each lease, so that each begins with a new one. One that has ended, or does not answer any more, is noticed, and whoever
@@ -121,12 +121,13 @@ class Process(Builder):
 
     def plans(self, wanted: Attributes) -> Iterator[Plan]:
         root, port_type = self._root(), self.settings["port_type"]
+        on = Need(port_type, passes_on=("port", "address")) if port_type else None
         for number in range(MOST_SERVICES):
             name = check_name(f"{self.name}-{number}", "service")
             attributes = {"folder": str(root / name)}
             if fits(attributes, wanted):
                 lock = slot_lock("process", attributes["folder"])
-                yield Plan(name, (lock,), attributes, on=Need(port_type) if port_type else None)
+                yield Plan(name, (lock,), attributes, on=on)
 
     def activate(self, resource: ResourceInfo) -> None:
         place = self._place(resource)
@@ -135,8 +136,6 @@ class Process(Builder):
         with self._stopped(place) as lock:  # what an earlier try has started ends first
             remove(place.folder)
             place.folder.mkdir(mode=0o700)
-            if "port" in values:
-                (place.folder / "address").write_text(at(values["address"], values["port"]) + "\n")
             place.ended.unlink(missing_ok=True)
             place.orders.unlink(missing_ok=True)
             os.mkfifo(place.orders, 0o600)
@@ -312,10 +311,6 @@ def check_command(given: object, where: str) -> list[str]:
 def fill(text: str, values: Mapping[str, str]) -> str:
     """`text` with the placeholders that we know filled in; other braces stay."""
     return PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
-
-
-def at(address: str, port: object) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def listens(address: str, port: int) -> str:

@@ -343,7 +343,7 @@ class Allocator:
             name=proposal.name,
             type=blueprint.type,
             status=ResourceStatus.ACTIVE if ready else ResourceStatus.PENDING,
-            attributes=proposal.attributes,
+            attributes={**self._passed_on(proposal), **proposal.attributes},
             lease_locks=proposal.lease_locks,
             seats=blueprint.seats,
             fence=proposal.site.fence if proposal.site else 0,
@@ -365,6 +365,13 @@ class Allocator:
             # event, so this number is above all that it has seen.
             self.store.resources.set_fence(resource, self.store.events.last())
         return resource
+
+    def _passed_on(self, proposal: Proposal) -> Attributes:
+        if proposal.on is None or proposal.under is None:
+            return {}
+        under = self.store.leases.get(proposal.under)
+        has = under.resource.attributes if under and under.resource else {}
+        return {name: has[name] for name in proposal.on.passes_on if name in has}
 
     def _take(self, locks: Iterable[SlotLock], holder: str) -> list[str]:
         if self.lab.slot_locks:

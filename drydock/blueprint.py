@@ -86,6 +86,7 @@ class Need(NamedTuple):
     type: str
     attributes: Attributes = {}
     blueprints: tuple[str, ...] = ()  #: from these alone; none: from any
+    passes_on: tuple[str, ...] = ()  #: attributes of what is leased that the resource then has, too, such as its port
 
 
 class Plan(NamedTuple):

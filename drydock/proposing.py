@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .allocator import Proposal, site_proposal
-from .attributes import canonical, check, check_name
+from .attributes import canonical, check, check_name, check_text
 from .blueprint import Builder, Need, Plan
 from .candidates import Candidates, free_sites
 from .errors import BlueprintError, ConfigError, NeverPossible, quoted
@@ -99,7 +99,13 @@ def _checked_need(need: object) -> Need:
     check_name(need.type, "type of what it stands on")
     for name in need.blueprints:
         check_name(name, "blueprint of what it stands on")
-    return need._replace(blueprints=tuple(need.blueprints), attributes=check(need.attributes, "what it stands on"))
+    for name in need.passes_on:
+        check_text(name, "name of an attribute that is passed on")
+    return need._replace(
+        blueprints=tuple(need.blueprints),
+        attributes=check(need.attributes, "what it stands on"),
+        passes_on=tuple(need.passes_on),
+    )
 
 
 def _proposal(blueprint: Blueprint, shape: int, plan: Plan) -> Proposal:

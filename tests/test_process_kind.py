@@ -145,7 +145,6 @@ def test_it_listens_when_it_is_there_and_nothing_is_left_when_it_is_gone(
     kind = make()
     kind.activate(service)
     assert listens("127.0.0.1", port) == ""
-    assert (root / "web-0" / "address").read_text() == f"127.0.0.1:{port}\n"
     assert kind.interface(service) == Local(str(root / "web-0"))
     assert (root / "web-0" / "log").stat().st_mode & 0o777 == 0o600
     kind.observe(service)

@@ -209,3 +209,11 @@ def test_show_tells_what_stands_on_what(stage: Stage) -> None:
     [shed] = stage.cli("show", f"resource:{on(held).id}", "--json").objects
     [host] = stage.cli("show", str(under.id), "--json").objects
     assert (shed["stands_on"], host["carries"]) == (f"lease:{under.id}", f"resource:{on(held).id}")
+
+
+def test_what_is_passed_on_is_an_attribute_of_what_stands_on_it(stage: Stage) -> None:
+    host = {"name": "h1", "address": "10.0.0.1", "port": 22, "attributes": {"flavor": "stone"}}
+    on_host = {"type": "host", "passes_on": ("address", "port", "flavor", "colour")}
+    stage.offer(lab={"kind": "host-pool", "hosts": [host]}, sheds={**SHEDS, "on": on_host})
+    shed = on(stage.lease("shed", flavor="oak"))
+    assert shed.attributes == {"address": "10.0.0.1", "port": 22, "flavor": "oak"}, "its own attributes are its own"
