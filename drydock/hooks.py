@@ -181,11 +181,11 @@ class _Server:
         self._hook: int | None = None  # the process group of the hook that is at work
         self._until = 0.0
         #: also when nobody closes us, and when the interpreter ends
-        self.end = weakref.finalize(self, _end, self._process, self._owner)
+        self.end = weakref.finalize(self, _end, self._process)
 
     def is_fit(self, config: int) -> bool:
         # What forked us has it, and not we.
-        return config == self._config and self._owner == os.getpid()
+        return self.end.alive and config == self._config and self._owner == os.getpid()
 
     def call(self, call: Call, line: bytes) -> Came:
         """Raises `_DeadError`; ^C and the end stop the hook before they go on."""
@@ -294,14 +294,13 @@ class _Server:
         self.end()
 
 
-def _end(process: "subprocess.Popen[bytes]", owner: int) -> None:
+def _end(process: "subprocess.Popen[bytes]") -> None:
     from signal import SIGKILL
 
-    if os.getpid() == owner:
-        if process.poll() is None:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, SIGKILL)
-        process.wait()
+    if process.poll() is None:  # for who was forked from us it is no child, and counts as dead
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, SIGKILL)
+    process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):
