@@ -21,14 +21,20 @@ TAKEN = {*blueprint.__all__, "ClassVar", "Iterator", "Path"}
 @click.command("new-blueprint")
 @click.argument("name")
 @click.option(
-    "--pool", "template", flag_value="pool", default="pool", help="It hands out what is there already. [default]"
+    "--pool",
+    "template",
+    flag_value="pool",
+    default="pool",
+    help="It hands out what is there already; so it is by itself.",
 )
 @click.option("--builder", "template", flag_value="builder", help="It builds what is asked for.")
 @click.option("--folder", metavar="DIR", help="Where to write it. [default: ./drydock-NAME]")
 @shared_options
 @pass_app
 def new_blueprint(app: App, name: str, template: str, folder: str | None) -> None:
-    """Write a package with a kind of your own, which works already: class, tests, entry point, README.
+    """Write a package with a kind of your own, which works already.
+
+    It has a class, tests, an entry point and a README.
 
     \b
     drydock new-blueprint usb-boards

@@ -19,6 +19,7 @@ COMMANDS = dict(whole.commands)
 CONTRACT = {
     "apply", "lease", "run", "release", "release-resource", "reclaim", "doctor", "leases", "resources", "blueprints", "bindings",
     "locks", "log", "show", "disable", "enable", "completion", "command", "renew", "verify", "worker", "copy-store",
+    "new-blueprint",
 }  # fmt: skip
 
 
