@@ -28,7 +28,7 @@ TAKEN = {*blueprint.__all__, "ClassVar", "Iterator", "Path"}
     help="It hands out what is there already; so it is by itself.",
 )
 @click.option("--builder", "template", flag_value="builder", help="It builds what is asked for.")
-@click.option("--folder", metavar="DIR", help="Where to write it. [default: ./drydock-NAME]")
+@click.option("--folder", metavar="DIR", help="Where to write it, if not in ./drydock-NAME.")
 @shared_options
 @pass_app
 def new_blueprint(app: App, name: str, template: str, folder: str | None) -> None:
