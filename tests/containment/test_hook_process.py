@@ -12,6 +12,7 @@ from conftest import Cli
 from containment.conftest import KINDS, Yard, is_there, until
 from drydock.blueprint import Local, ResourceInfo, Ssh, Support
 from drydock.errors import BlueprintError
+from drydock.hook_process import Lock
 from drydock.hooks import OwnProcess, _resource_told, resource_heard
 
 # ---- what hooks print
@@ -167,6 +168,27 @@ def test_what_a_resource_stands_on_is_told_to_the_other_side() -> None:
     for on in (None, *(Support("h1", "host", {"a": [1, None]}, way) for way in ways)):
         about = ResourceInfo(7, "it", "thing", {"x": 1.5}, on)
         assert resource_heard(_resource_told(about)) == about
+
+
+def test_a_fork_that_a_hook_has_left_does_not_keep_its_lock(tmp_path: Path) -> None:
+    """Nor from somebody who waits for it already."""
+    first, second = (Lock(str(tmp_path / "hooks" / "resource-1")) for _ in range(2))
+    assert first.take()
+    reading, writing = os.pipe()
+    fork = os.fork()
+    if fork == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    os.close(reading)
+    try:
+        assert not second.take()
+        first.release()
+        assert second.take()
+        assert not Lock(second.path).take()
+    finally:
+        os.close(writing)
+        os.waitpid(fork, 0)
 
 
 # ---- who may end a hook
