@@ -15,7 +15,7 @@ LEASE_ARROWS: dict[tuple[L, L], str] = {
     (L.ACQUIRED, L.PENDING): "the engine, when the resource failed first: the lease is thrown back",
     (L.ACQUIRED, L.BROKEN): "the engine, when the hook activate_lease failed",
     (L.ACQUIRED, L.RELEASED): "release, or the end of its time, before it was ready",
-    (L.ACTIVE, L.RELEASED): "release, or the end of its time, when the blueprint cleans up after a lease or something stands on it",
+    (L.ACTIVE, L.RELEASED): "release, or the end of its time, when the blueprint cleans up or something stands on it",
     (L.ACTIVE, L.DESTROYED): "release, or the end of its time, when there is nothing to clean up",
     (L.BROKEN, L.DESTROYED): "the engine, after the hook destroy_lease",
     (L.RELEASED, L.DESTROYED): "the engine, after the hook destroy_lease",
