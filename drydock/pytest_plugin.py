@@ -53,7 +53,7 @@ _URL = re.compile("[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 Breaks = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)  # the rest would cost each run of pytest a millisecond
 class Wish:
     """What a fixture or a marker asks for."""
 
