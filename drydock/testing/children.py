@@ -14,7 +14,8 @@ PRELUDE = """
 import os, sys
 
 def say(*words):
-    print(*words, flush=True)
+    # Not print(): a signal's handler may say something while it is under way, and it can not be begun twice.
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def hear():
     return sys.stdin.readline().strip()
