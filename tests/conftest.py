@@ -28,11 +28,14 @@ from drydock.testing.postgres import SETTING, Server, server_for_tests
 
 LAB = {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}}
 
-# A job in the background may ignore ^C, and the end of its terminal, and so would all that it starts; tests send both.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A job in the background ignores what a terminal sends, and so would all that it starts; tests send it.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 #: read before any test has its environment cleared
 GIVEN_POSTGRES = os.environ.get(SETTING, "")
