@@ -39,12 +39,15 @@ def test_eight_processes_test_on_three_databases_and_leave_none(
     ran = suite(
         suites.NOTE
         + """
+import time
 import psycopg
 database = lease("database")
 
 @pytest.mark.parametrize("n", range(24))
 def test_alone(database, n):
     note(database, "enter")
+    while Path(os.environ["NOTES"]).read_text().count("enter") < 3:
+        time.sleep(0.01)  # until all three are in use at once
     with psycopg.connect(database.resource.attributes["url"], autocommit=True) as connection:
         here = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
         assert connection.execute(here).fetchone() == (1,)
