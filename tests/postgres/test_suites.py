@@ -13,6 +13,7 @@ from drydock.api import Connection
 from drydock.testing.postgres import Server
 
 __all__ = ["begin", "dock", "suite"]
+pytest_plugins = ["pytester"]
 
 
 @pytest.fixture
