@@ -37,6 +37,8 @@ from .waiting import Waiting, explain, nothing_free
 #: a request for which so many builds failed gives up
 MOST_FAILURES = 5
 FIRST_PAUSE_SECONDS = 0.25
+#: what stands on what stands on what: more than this stands on itself
+MOST_STORIES = 10
 #: the net below the wake-ups: who was not woken looks all the same, if others have changed something since
 LOOK_EVERY_SECONDS = 2.0
 
@@ -81,6 +83,7 @@ class Request:
         self.held: list[Lease] = []  # when all is granted
         self.proposals: Proposals | None = None
         self.under: _Under | None = None  # for what would be built for it to stand on
+        self.upper: Request | None = None  # the one that it is under
         self.deadline: float | None = None
         self._kept_seconds: float | None = None  # for how long builders are kept for others who have not looked yet
         self._decision: Decision | None = None  # what the last look came to; None: there is something to look for
@@ -296,6 +299,7 @@ class Request:
         if need is None:
             return ready
         if self.under is None:
+            self._refuse_circles(next(p.blueprint for p in ready if p.on == need), need)
             self.under = _Under(self, need)
         leases = self.under.advance()
         if leases is None:  # lost before anything stood on it
@@ -304,6 +308,17 @@ class Request:
         numbers = itertools.cycle(leases or [None])
         # More plans than leases: a lease that carries something already is taken no second time.
         return [p._replace(under=next(numbers)) if p.on == need else p for p in ready]
+
+    def _refuse_circles(self, blueprint: int, need: Need) -> None:
+        """Raise `BlueprintError` if what this would stand on is to stand on this again."""
+        stories = [need.type]
+        above: Request | None = self
+        while above is not None:
+            stories.append(above.demand.type)
+            if above.demand == Demand(need.type, need.blueprints, need.attributes) or len(stories) > MOST_STORIES:
+                name = next(c.blueprint.name for c in self.possible.all if c.blueprint.id == blueprint)
+                raise BlueprintError(name, "plans", f"it would stand on itself: {' on '.join(reversed(stories))}")
+            above = above.upper
 
     def _drop_under(self) -> None:
         under, self.under = self.under, None
@@ -510,7 +525,7 @@ class _Under(Request):
             upper.queue, upper.tender, Demand(need.type, need.blueprints, need.attributes), Terms(upper.terms.priority),
             owner=upper.owner, count=len(upper.pending), keep=False, sleep=upper.sleep,
         )  # fmt: skip
-        self.need = need
+        self.need, self.upper = need, upper
         self.again_at: float | None = None  # when time alone may have changed the answer
         self._sleeps = False
         try:
@@ -543,6 +558,7 @@ class _Under(Request):
 
     def drop(self) -> None:
         """Give back what nothing stands on: that alone is still bound to this process."""
+        self._drop_under()
         self.unsure = True
         self._withdraw("nothing is to stand on it any more")
 

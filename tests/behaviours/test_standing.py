@@ -217,3 +217,21 @@ def test_what_is_passed_on_is_an_attribute_of_what_stands_on_it(stage: Stage) ->
     stage.offer(lab={"kind": "host-pool", "hosts": [host]}, sheds={**SHEDS, "on": on_host})
     shed = on(stage.lease("shed", flavor="oak"))
     assert shed.attributes == {"address": "10.0.0.1", "port": 22, "flavor": "oak"}, "its own attributes are its own"
+
+
+def test_what_would_stand_on_itself_is_refused(stage: Stage) -> None:
+    """PLUGIN-084"""
+    on_sheds = {"kind": "shed", "on": {"type": "shed"}}
+    stage.offer(circle=on_sheds)
+    with pytest.raises(BlueprintError, match='"circle" failed in plans: it would stand on itself: shed on shed'):
+        stage.lease("shed")
+    assert stage.store.leases.live() == []
+
+
+def test_who_gives_up_leaves_nothing_of_any_story(stage: Stage) -> None:
+    attic = {"kind": "shed", "on": {"type": "shed", "blueprints": ("cellars",)}}
+    stage.offer(lab={**HOSTS, "hosts": ["h1"]}, cellars=SHEDS, attics=attic)
+    host = stage.lease("host")
+    with pytest.raises(NothingFree):
+        stage.lease("shed", blueprint="attics")
+    assert [one.id for one in stage.store.leases.live()] == [host.id]
