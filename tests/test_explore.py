@@ -67,7 +67,7 @@ def told(report: Report) -> str:
 def test_two_operations_keep_every_promise_in_whatever_order_they_come(names: tuple[str, str]) -> None:
     assert told(explored("pool", *names, limit=3 * FEW)) == ""
     assert told(explored("works", *names, limit=FEW)) == ""
-    assert told(explored("stories", *names, limit=FEW)) == ""
+    assert told(explored("stories", *names, limit=FEW // 4)) == ""
 
 
 @pytest.mark.parametrize("names", pairs(), ids="+".join)
@@ -76,7 +76,7 @@ def test_whoever_dies_at_whatever_step_the_next_one_brings_it_to_rest(names: tup
     assert told(report) == ""
     assert report.crashes > 0
     assert told(explored("works", *names, crashes=1, limit=FEW)) == ""
-    assert told(explored("stories", *names, crashes=1, limit=FEW)) == ""
+    assert told(explored("stories", *names, crashes=1, limit=FEW // 4)) == ""
 
 
 @pytest.mark.parametrize("names", TRIPLES, ids="+".join)
