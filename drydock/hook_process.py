@@ -30,6 +30,7 @@ from .blueprint import LeaseInfo
 from .discovery import FOLDERS, KindClass, describe, load_kind, make
 from .errors import BlueprintError, ConfigError, Gone, Refused, Yield
 from .hooks import GRACE_SECONDS, ended_how, perform, resource_heard
+from .prctl import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, find_prctl
 
 #: an answer that is longer is none
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
@@ -42,7 +43,6 @@ KEPT_CHARACTERS = 1000
 LOOK_AGAIN_SECONDS = 0.01
 #: a process that was killed is gone within this time, unless the kernel cannot end it
 GONE_SECONDS = 5.0
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 Told = dict[str, Any]
 
@@ -52,7 +52,7 @@ def main() -> None:
     for number in (signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     channel = Channel()
-    prctl = _prctl()
+    prctl = find_prctl()
     kinds: dict[str, KindClass] = {}
     while (line := channel.hear()) is not None:
         if line == b"stop":  # it came when there was nothing left to stop
@@ -542,14 +542,3 @@ class Lock:
         with contextlib.suppress(OSError):
             os.unlink(self.path)
         fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-
-def _prctl() -> Callable[[int, int], object]:
-    """The system call of that name. Does nothing where there is none."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        if sys.platform == "linux":
-            from ctypes import CDLL
-
-            call = CDLL(None).prctl
-            return lambda option, value: call(option, int(value), 0, 0, 0)
-    return lambda *_: None

@@ -18,12 +18,12 @@ import errno
 import os
 import select
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, Self
 
 from .errors import DrydockError, LeaseLost, NotFound, quoted
+from .prctl import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, find_prctl
 from .uptime import uptime
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ AFTER_KILL_SECONDS = 1.0
 #: a deadline is kept so much too early, or by a tenth of the time if that is less
 MARGIN_SECONDS = 1.0
 JITTER_SECONDS = 0.01
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 #: the first descriptor that is handed over; the protocol is systemd's, sd_listen_fds(3)
 FIRST_HANDED = 3
 
@@ -334,7 +333,7 @@ class Running:
         self.command, self.environment, self.held, self.signals = command, environment, held, signals
         self.tell, self.grace, self.warn, self.clock = tell, grace, warn, clock
         self.terminal = Terminal()
-        self._prctl = _prctl()
+        self._prctl = find_prctl()
         self.guard: Guard | None = None
         self.margin: float | None = None  # none before it is known how much time there is
         self.deadline: float | None = None  # by then the command must be gone
@@ -627,14 +626,3 @@ def listening(handed: Sequence[Handed], pid: int) -> dict[bytes, bytes]:
         b"LISTEN_FDS": str(len(handed)).encode(),
         b"LISTEN_FDNAMES": ":".join(one.name for one in handed).encode(),
     }
-
-
-def _prctl() -> Callable[[int, int], object]:
-    """The system call of that name, looked up while there is no child yet. Does nothing where there is none."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        if sys.platform == "linux":
-            from ctypes import CDLL
-
-            call = CDLL(None).prctl
-            return lambda option, value: call(option, int(value), 0, 0, 0)
-    return lambda *_: None
