@@ -167,12 +167,16 @@ CREATE INDEX event_resource ON event (resource, id) WHERE resource IS NOT NULL A
 """
 
 
-@migrations()
-def first_tables(db: "Database") -> None:
+def _run(db: "Database", statements: str) -> None:
     # One statement at a time: executescript() would commit the transaction that the migration runs in.
-    for statement in FIRST_TABLES.split(";\n"):
+    for statement in statements.split(";\n"):
         if statement.strip():
             db.conn.execute(statement)
+
+
+@migrations()
+def first_tables(db: "Database") -> None:
+    _run(db, FIRST_TABLES)
     db.conn.execute(
         "INSERT INTO store (id, config, created_at) VALUES (1, 1, (julianday('now') - 2440587.5) * 86400.0)"
     )
@@ -248,9 +252,7 @@ CREATE INDEX resource_ttl ON resource (idle_since + ttl) WHERE ttl IS NOT NULL A
 
 @migrations()
 def waiting_and_ending(db: "Database") -> None:
-    for statement in WAITING_AND_ENDING.split(";\n"):
-        if statement.strip():
-            db.conn.execute(statement)
+    _run(db, WAITING_AND_ENDING)
 
 
 # What a resource stands on is a lease of its own; and what is looked at now and then, to see whether it is still there.
@@ -275,6 +277,4 @@ CREATE INDEX binding_free ON binding (shape, id)
 
 @migrations()
 def standing_and_looking(db: "Database") -> None:
-    for statement in STANDING_AND_LOOKING.split(";\n"):
-        if statement.strip():
-            db.conn.execute(statement)
+    _run(db, STANDING_AND_LOOKING)
