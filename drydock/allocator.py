@@ -314,10 +314,10 @@ class Allocator:
             return None
         if self.ahead.things and self.ahead.keeps(proposal.shape, proposal.attributes):
             return None
+        if proposal.on is not None and proposal.under is None:
+            return None  # its requester has to lease that first
         try:
             with self.store.attempt():
-                if proposal.on is not None and proposal.under is None:
-                    return None  # its requester has to lease that first
                 if not self.store.offers.take_room(blueprint.id):
                     return None
                 resource = self._add(lease, blueprint, proposal)
