@@ -23,7 +23,6 @@ from .store.base import Store
 from .store.offers import Declared
 
 MOST_TRIES = 10
-NAMES_RECORDED = 20
 
 
 class Change(NamedTuple):
@@ -296,10 +295,10 @@ def _compare(
 
 
 def _record(store: Store, changes: list[Change]) -> None:
-    """One event for all that changed in one way: a pool of 100,000 needs no 100,000 lines."""
+    """One event for all that changed in one way."""
     groups: dict[tuple[str, str, str | None], list[str]] = {}
     for change in changes:
         about = change.name if change.kind == "blueprint" else change.blueprint
         groups.setdefault((change.kind, change.change, about), []).append(change.name)
     for (kind, verb, about), names in groups.items():
-        store.events.add(f"{kind}.{verb}", blueprint=about, names=names[:NAMES_RECORDED], count=len(names))
+        store.events.add_names(f"{kind}.{verb}", about, names)

@@ -1,9 +1,10 @@
 """How leases and resources end. Every function here is part of the transaction that its caller has open.
 
-What stands on a lease goes before it, and gives it back. The order never varies: a lease takes no more, the blueprint cleans up after it, its slot locks and its seat are freed;
-then the resource may be torn down, and only when it really is gone are its slot locks, its binding and its place in
-the limit free. Ends may be asked for twice, by anybody, at any time: compare-and-set lets one through. Whoever waits
-for what became free is served in the same transaction, and the process that a lease is bound to is told.
+The order never varies: what stands on a lease goes before it; the lease takes no more, the blueprint cleans up after
+it, its slot locks and its seat are freed; then the resource may be torn down, and only when it really is gone are its
+slot locks, its binding and its place in the limit free, and what it stood on is given back. Ends may be asked for twice,
+by anybody, at any time: compare-and-set lets one through. Whoever waits for what became free is served in the same
+transaction, and the process that a lease is bound to is told.
 """
 
 from typing import Any, NamedTuple
@@ -203,9 +204,9 @@ def start_destroying(
         finish_destroying(store, resource, ResourceStatus.RELEASED)
 
 
-def finish_destroying(store: Store, resource: int, status: ResourceStatus, worker: str | None = None) -> None:
+def finish_destroying(store: Store, resource: int, status: ResourceStatus, worker: str | None = None) -> int | None:
     """Record that the thing is gone: only now are its slot locks, its binding and its place in the limit free, and what
-    it stood on is given back."""
+    it stood on is given back. Return the lease of that, after which a blueprint may have to clean up."""
     now = store.resources.get(resource)
     if now is None or now.used:
         raise StatusChanged("resource", resource, (status,), "in use")
@@ -219,13 +220,15 @@ def finish_destroying(store: Store, resource: int, status: ResourceStatus, worke
     store.offers.free_room(store.resources.blueprint_of(resource))
     store.events.add("resource.destroyed", resource=resource, blueprint=now.blueprint, name=now.name)
     under = store.leases.under(resource)
-    if under is not None:
-        store.leases.put_down(under)
-        ending = store.leases.ending(under)
-        if ending and ending.status is LeaseStatus.RELEASED and "destroy_lease" not in ending.hooks:
-            end_lease(store, under, ending, worker=worker)
-        else:
-            release_lease(store, under, worker, "what stood on it is gone")
+    if under is None:
+        return None
+    store.leases.put_down(under)
+    ending = store.leases.ending(under)
+    if ending and ending.status is LeaseStatus.RELEASED and "destroy_lease" not in ending.hooks:
+        end_lease(store, under, ending, worker=worker)
+    else:
+        release_lease(store, under, worker, "what stood on it is gone")
+    return under
 
 
 def _told(reason: str | None) -> dict[str, str]:

@@ -219,8 +219,7 @@ class Steps:
         if outcome.again_after is not None:
             return self._put_down("resource", resource, outcome)
         with self._record("resource", resource.id):
-            under = self.store.leases.under(resource.id)
-            finish_destroying(self.store, resource.id, resource.status, self.store.process)
+            under = finish_destroying(self.store, resource.id, resource.status, self.store.process)
         if under is not None:
             self.step_lease(under)
         return _DONE
@@ -278,7 +277,7 @@ class Steps:
             if not self.store.offers.withhold(resource.id):
                 return False
             self._tell("resource.gone", resource, lease=lease, reason=reason)
-            self.store.events.add("binding.missing", blueprint=resource.blueprint, names=[resource.name], count=1)
+            self.store.events.add_names("binding.missing", resource.blueprint, [resource.name])
             release_resource(self.store, resource.id, self.store.process, reason)
         return True
 
@@ -520,9 +519,8 @@ class Steps:
                 gone, back = self.store.offers.set_missing(row.id, missing)
             if gone or back:
                 self.store.offers.changed()
-            for names, verb in ((gone, "missing"), (back, "back")):
-                if names:
-                    self.store.events.add(f"binding.{verb}", blueprint=name, names=names[:20], count=len(names))
+            self.store.events.add_names("binding.missing", name, gone)
+            self.store.events.add_names("binding.back", name, back)
         self._printed.clear()
 
     def _put_down(self, table: str, about: Lease | Resource, outcome: Outcome) -> Outcome:

@@ -1,6 +1,7 @@
 """The history: every decision, once, in the order in which it was committed."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..model import Event
@@ -8,6 +9,8 @@ from .records import moment, pairs, reads, text
 
 if TYPE_CHECKING:
     from .base import Store
+
+NAMES_RECORDED = 20
 
 _COLUMNS = "id, at, event, lease, resource, blueprint, data"
 
@@ -42,6 +45,11 @@ class Events:
             return
         [(id,)] = self._store.rows(f"{statement} RETURNING id", **row)
         self.uncommitted.append(Event(id, now, event, lease, resource, blueprint, data))
+
+    def add_names(self, event: str, blueprint: str | None, names: Sequence[str]) -> None:
+        """Record what befell things of these names, in one line, if there are any: a pool of 100,000 needs no 100,000."""
+        if names:
+            self.add(event, blueprint=blueprint, names=names[:NAMES_RECORDED], count=len(names))
 
     def last(self) -> int:
         """The number of the newest event; 0 when there is none."""
