@@ -8,12 +8,10 @@ import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from ..errors import StoreError
-from .supervised import Supervised, give, new_folder, who_serves
+from .supervised import Served, Supervised, give, new_folder, who_serves
 
 SECONDS_TO_START = 60.0
 PORT = 6432  #: only a part of the socket's name
@@ -24,7 +22,7 @@ def program() -> str | None:
     return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 
 
-class Pgbouncer:
+class Pgbouncer(Served):
     """Pools transactions on `size` connections for each database of the server that `url` names.
 
     It is reached through a Unix socket in a private folder, as whatever user; the server sees the user of `url`. Use
@@ -73,14 +71,6 @@ class Pgbouncer:
 
     def close(self) -> None:
         self._supervised.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as tried:

@@ -5,42 +5,35 @@ other ones: the folder of a server's programs (`/usr/lib/postgresql/15/bin`), or
 already and where databases may be made. `server_for_tests()` gives what is chosen.
 """
 
-import contextlib
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from ..errors import StoreError, quoted
 from .supervise import as_user
-from .supervised import Supervised, give, may_be_entered, new_folder, who_serves
+from .supervised import LOOPBACK, Served, Supervised, free_port, give, may_be_entered, new_folder, who_serves
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 SETTING = "DRYDOCK_TEST_POSTGRES"
 SECONDS_TO_START = 120.0  #: a durable server that was stopped at once has much to replay
-#: Below those that the system gives to outgoing connections: else somebody's attempt to connect may take the port of
-#: a server that is just being started again.
-PORTS = range(20_000, 32_000)
-LOOPBACK = "127.0.0.1"
 STOPS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 _END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
-class Server(ABC):
+class Server(Served):
     """A server where databases may be made. As a context manager it is closed with the block."""
 
     @abstractmethod
@@ -80,14 +73,6 @@ class Server(ABC):
     @abstractmethod
     def close(self) -> None:
         """What was started is stopped, what was made is removed."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _connect(self) -> "Connection[Any]":
         try:
@@ -150,7 +135,7 @@ class PostgresServer(Server):
         try:
             self._programs = self._reachable(programs or wheel())
             self._make_cluster(locale)
-            self.port = _free_port()
+            self.port = free_port()
             if listen != LOOPBACK:
                 self._append("pg_hba.conf", ["host all all samenet scram-sha-256"])
             self._configure(
@@ -290,12 +275,3 @@ def wheel() -> Path:
             f"or set {SETTING} to the URL of one"
         )
     return Path(found.origin).parent / "pginstall" / "bin"
-
-
-def _free_port() -> int:
-    while True:
-        port = secrets.choice(PORTS)
-        with socket.socket() as tried, contextlib.suppress(OSError):
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((LOOPBACK, port))
-            return port

@@ -16,18 +16,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ..errors import StoreError
 from ..interfaces import Ssh
-from .supervised import Supervised
+from .supervised import LOOPBACK, Served, Supervised, free_port
 
 if TYPE_CHECKING:
     from asyncssh import SSHServerProcess
 
 SETTING = "DRYDOCK_TEST_SSHD"
-ADDRESS = "127.0.0.1"
 SECONDS_TO_START = 60.0
 CHUNK = 65_536
 
@@ -63,7 +61,7 @@ Subsystem sftp internal-sftp
 """
 
 
-class Sshd:
+class Sshd(Served):
     """The server. It lets in whoever runs the tests, with the key `identity_file`, and is known to `known_hosts`.
 
     As a context manager it ends with the block; when this process ends, however it does, the server ends and its folder
@@ -75,14 +73,14 @@ class Sshd:
         maker = shutil.which("ssh-keygen")
         if client is None or maker is None:
             raise StoreError("there is no ssh client: install the package openssh-client of your system")
-        self.address, self.user = ADDRESS, getpass.getuser()
+        self.address, self.user = LOOPBACK, getpass.getuser()
         self.folder = Path(tempfile.mkdtemp(prefix="drydock-ssh-"))
         self.identity_file, self.known_hosts = self.folder / "key", self.folder / "known_hosts"
         self._keygen = maker
         try:
             self._new_key("key")
             self._new_key("host_key")
-            self.port = _free_port()
+            self.port = free_port()
             self.trust()
             program = os.environ.get(SETTING, "") if program is None else program
             self._supervised = Supervised(self.folder, "", self._openssh(program) if program else self._ours())
@@ -115,7 +113,7 @@ class Sshd:
     def trust(self) -> None:
         """Write its host key as the one that is known."""
         kind, key = (self.folder / "host_key.pub").read_text().split()[:2]
-        self.known_hosts.write_text(f"[{ADDRESS}]:{self.port} {kind} {key}\n")
+        self.known_hosts.write_text(f"[{LOOPBACK}]:{self.port} {kind} {key}\n")
 
     def change_host_key(self) -> None:
         """From now on it has another host key, which nobody knows."""
@@ -126,20 +124,12 @@ class Sshd:
     def close(self) -> None:
         self._supervised.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _ours(self) -> list[str]:
         return [sys.executable, "-P", "-m", "drydock.testing.sshd", str(self.folder), str(self.port)]
 
     def _openssh(self, program: str) -> list[str]:
         configuration = self.folder / "sshd_config"
-        configuration.write_text(OPENSSH.format(address=ADDRESS, port=self.port, folder=self.folder))
+        configuration.write_text(OPENSSH.format(address=LOOPBACK, port=self.port, folder=self.folder))
         return [program, "-D", "-e", "-f", str(configuration)]
 
     def _new_key(self, name: str) -> None:
@@ -153,19 +143,11 @@ class Sshd:
     def _answers(self) -> bool:
         with socket.socket() as tried:
             tried.settimeout(1)
-            if tried.connect_ex((ADDRESS, self.port)) != 0:
+            if tried.connect_ex((LOOPBACK, self.port)) != 0:
                 return False
             with contextlib.suppress(OSError):
                 return tried.recv(4) == b"SSH-"
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tried.bind((ADDRESS, 0))
-        port: int = tried.getsockname()[1]
-        return port
 
 
 # ---- the server's own process
@@ -204,7 +186,7 @@ async def serve(folder: Path, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGQUIT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     server = await asyncssh.listen(
-        ADDRESS, port, reuse_address=True, server_host_keys=[str(folder / "host_key")],
+        LOOPBACK, port, reuse_address=True, server_host_keys=[str(folder / "host_key")],
         authorized_client_keys=str(folder / "key.pub"), process_factory=session, encoding=None,
         server_factory=OneUser, compression_algs=None,
     )  # fmt: skip

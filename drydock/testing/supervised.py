@@ -2,26 +2,51 @@
 
 import contextlib
 import os
+import secrets
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from ..errors import StoreError, quoted
 from . import supervise
 
 #: how long a path may be so that a folder and a Unix socket in it have room behind it
 LONGEST_BASE = 70
+#: Below those that the system gives to outgoing connections: else somebody's attempt to connect may take the port of
+#: a server that is just being started again.
+PORTS = range(20_000, 32_000)
+LOOPBACK = "127.0.0.1"
 
 
 def who_serves() -> str:
     """The user that a server runs as which refuses to be root; "" is us."""
     return "nobody" if os.geteuid() == 0 else ""
+
+
+class Served(ABC):
+    """A server that ends with the block which it is the context manager of."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, and remove what it has left. May be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Supervised:
@@ -74,6 +99,16 @@ class Supervised:
             if answer := self._answers.readline().strip():
                 return answer
         raise StoreError("the process that keeps the server for us has ended")
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((LOOPBACK, port))
+            return port
 
 
 def new_folder(user: str, where: Path | None) -> Path:
