@@ -34,9 +34,6 @@ from .request import Progress
 from .store import open_store
 from .uptime import uptime
 
-#: while a command runs, no try to reach the store's server takes longer
-PATIENCE_SECONDS = 2.0
-
 
 def connect(store: str | None = None) -> "Connection":
     """Open the store at this path or URL; None: `DRYDOCK_STORE`, else the default. Raises `StoreError` and its kin."""
@@ -312,16 +309,10 @@ class Lease:
     @contextmanager
     def _on_it(self) -> Iterator[tuple[Interface, Callable[[], None]]]:
         """Where commands run, and what is to be called while one does: it raises `LeaseLost`."""
-        store = self._engine.store
         self.verify()
         interface = self._engine.interface(self._row)
-        patience_seconds = store.patience_seconds
-        # A look that takes long would come after the end of the time that it looks at.
-        store.patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
-        try:
+        with self._engine.while_a_command_runs():
             yield interface, _Keeping(self)
-        finally:
-            store.patience_seconds = patience_seconds
 
     @contextmanager
     def _unless_others_may_have_it(self) -> Iterator[None]:

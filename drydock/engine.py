@@ -6,7 +6,8 @@ An engine has one connection to one store. Every verb may be called by any numbe
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from socket import socket
 from typing import NamedTuple
@@ -31,6 +32,11 @@ MOST_AT_ONCE = 10_000
 MOST_PRIORITY = 1000
 LEAST_TTL_SECONDS = 0.1
 LONGEST_SECONDS = 10 * 365 * 86_400.0
+
+
+#: while a command runs under a lease, no try to reach the store's server takes longer: a look at the lease that takes
+#: long would come after the end of the time that it looks at
+PATIENCE_SECONDS = 2.0
 
 
 class Reclaimed(NamedTuple):
@@ -187,6 +193,16 @@ class Engine:
         """Where commands for what a lease holds run. Raises `ConfigError` when its kind knows no way."""
         assert lease.resource is not None
         return self.steps.interface(lease.resource)
+
+    @contextmanager
+    def while_a_command_runs(self) -> Iterator[None]:
+        """Be patient with the store's server for `PATIENCE_SECONDS` at most."""
+        patience_seconds = self.store.patience_seconds
+        self.store.patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
+        try:
+            yield
+        finally:
+            self.store.patience_seconds = patience_seconds
 
     def command_started(self, lease: Lease) -> None:
         """Record that a command for what a lease holds is about to start. Raises as `renew` does."""

@@ -159,6 +159,21 @@ def end_on_signals() -> None:
             signal.signal(number, end)
 
 
+def end_as_interrupted(app: App) -> None:
+    """A command that we ran was ended by ^C: so are we, and whoever started us learns of it."""
+    import os
+    import signal
+
+    app.close()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def tell(sentence: str) -> None:
+    """Say it on stderr."""
+    click.echo(f"drydock: {escaped(sentence)}", err=True)
+
+
 def stdout_is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 

@@ -1,14 +1,13 @@
 """drydock command"""
 
 import os
-import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import DrydockError, Unreachable, escaped
-from .app import App, Id, fence_option, pass_app, shared_options
+from ..errors import DrydockError, Unreachable
+from .app import App, Id, end_as_interrupted, fence_option, pass_app, shared_options, tell
 from .completing import lease_ids
 
 if TYPE_CHECKING:
@@ -67,25 +66,23 @@ def command(app: App, id: int, fence: int | None, argv: tuple[str, ...]) -> int:
     except running.NotStarted as error:
         if isinstance(interface, interfaces.Ssh):
             raise Unreachable(interface.address, str(error)) from error
-        _tell(str(error))
+        tell(str(error))
         code = error.code
         return code
     finally:
         try:
             engine.command_ended(lease, code)
         except DrydockError as error:
-            _tell(f"its end could not be recorded: {error}")
+            tell(f"its end could not be recorded: {error}")
     if ended.interrupted:
-        app.close()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        end_as_interrupted(app)
     return code
 
 
 def _run(app: App, lease: "Lease", interface: "Interface", argv: list[str]) -> "Ended":
     from .. import interfaces, running
     from ..attributes import parse_duration
-    from .run_one import DEFAULT_GRACE, PATIENCE_SECONDS, environment
+    from .run_one import DEFAULT_GRACE, environment
 
     variables = dict(os.environb)
     if isinstance(interface, interfaces.Local):
@@ -95,18 +92,13 @@ def _run(app: App, lease: "Lease", interface: "Interface", argv: list[str]) -> "
                 os.chdir(interface.folder)  # the store's own files are open, or have full names
             except OSError as error:
                 raise running.NotStarted(interface.folder, error.errno or 0) from error
-    patience_seconds = app.store.patience_seconds
-    app.store.patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
-    try:
-        with interfaces.ssh_log(interface) as log, running.Signals() as signals:
-            ended = running.Running(
-                interfaces.command_line(interface, argv, log), variables, _Held(app.bare_engine, lease), signals,
-                tell=_tell, grace=parse_duration(DEFAULT_GRACE, "grace"),
-            ).run()  # fmt: skip
-            if not ended.lost:
-                interfaces.check_reached(interface, ended.code, log)
-    finally:
-        app.store.patience_seconds = patience_seconds
+    with app.bare_engine.while_a_command_runs(), interfaces.ssh_log(interface) as log, running.Signals() as signals:
+        ended = running.Running(
+            interfaces.command_line(interface, argv, log), variables, _Held(app.bare_engine, lease), signals,
+            tell=tell, grace=parse_duration(DEFAULT_GRACE, "grace"),
+        ).run()  # fmt: skip
+        if not ended.lost:
+            interfaces.check_reached(interface, ended.code, log)
     return ended
 
 
@@ -134,7 +126,3 @@ class _Held:
 
         with suppress(OSError):
             select([wake], [], [], seconds)
-
-
-def _tell(sentence: str) -> None:
-    click.echo(f"drydock: {escaped(sentence)}", err=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import BlueprintError, ConfigError, DrydockError, Gone, LeaseLost, escaped, quoted
-from .app import App, end_on_signals, pass_app, shared_options
+from ..errors import BlueprintError, ConfigError, DrydockError, Gone, LeaseLost, quoted
+from .app import App, end_as_interrupted, end_on_signals, pass_app, shared_options, tell
 from .asking import Asking, request_options
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_GRACE = "10s"
 LONGEST_GRACE_SECONDS = 3600.0
-#: while a command runs, no try to reach the store's server takes longer: its time may be up meanwhile
-PATIENCE_SECONDS = 2.0
 #: how often it is asked for another thing when somebody outside was faster
 MOST_TRIES = 5
 OF_ATTRIBUTES = "DRYDOCK_ATTR_"
@@ -85,6 +83,8 @@ def run(
     held = False
     patience_seconds = app.store.patience_seconds
     if app.store.life_left() is not None:
+        from ..engine import PATIENCE_SECONDS
+
         app.store.patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
     with running.Signals() as signals:
         try:
@@ -92,14 +92,14 @@ def run(
                 show.json_lines(map(objects.lease, leases), err=True)
             ended = running.Running(
                 list(command), environment(leases, app.store.url), _Held(app, leases), signals,
-                tell=_tell, grace=grace_seconds, warn=warning, mourner=_mourner(app), handed=handed,
+                tell=tell, grace=grace_seconds, warn=warning, mourner=_mourner(app), handed=handed,
             ).run()  # fmt: skip
             if not ended.lost:
                 app.store.patience_seconds = patience_seconds
             if ended.code and not ended.lost and hold_seconds is not None:
                 held = _hold(app, leases, hold_seconds)
         except running.NotStarted as error:
-            _tell(str(error))
+            tell(str(error))
             return error.code
         finally:
             for one in handed:
@@ -107,9 +107,7 @@ def run(
             if not held:
                 _give_back(app, leases)
     if ended.interrupted:
-        app.close()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        end_as_interrupted(app)
     return ended.code
 
 
@@ -234,11 +232,11 @@ def _hold(app: App, leases: "Sequence[Lease]", seconds: float) -> bool:
         for lease in leases:
             app.engine.keep(lease.id, until=until)
     except DrydockError as error:
-        _tell(f"the lease cannot be held: {error}")
+        tell(f"the lease cannot be held: {error}")
         return False
     for lease in leases:
         name = show.cell(lease.resource.name if lease.resource else None)
-        _tell(
+        tell(
             f"the command failed: lease {lease.id} ({name}) is held until {objects.moment(until)};"
             f" give it back with: drydock release {lease.id}"
         )
@@ -252,11 +250,7 @@ def _give_back(app: App, leases: "Sequence[Lease]") -> None:
         except LeaseLost:
             pass
         except DrydockError as error:
-            _tell(f"lease {lease.id} could not be given back, and ends with this process: {error}")
-
-
-def _tell(sentence: str) -> None:
-    click.echo(f"drydock: {escaped(sentence)}", err=True)
+            tell(f"lease {lease.id} could not be given back, and ends with this process: {error}")
 
 
 def _parse_warn(text: str | None) -> "Warn | None":
