@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,14 @@ def open_at(address: str, clock: Callable[[], float] | None = None, uptime: Call
     store = open_store(address)
     store.clock, store.uptime = clock or store.clock, uptime or store.uptime
     return store
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Look again and again until it is so."""
+    patience = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < patience, "it never became so"
+        time.sleep(0.005)
 
 
 def dies(store: Store) -> None:

@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli.terminal import Terminal
-from conftest import Cli, apply
+from conftest import Cli, apply, until
 
 import drydock
 from drydock.api import Connection, Lease
@@ -61,13 +60,6 @@ TELL_WORDS = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencod
 
 def python(code: str, *arguments: str) -> list[str]:
     return ["--", sys.executable, "-c", code, *arguments]
-
-
-def until(true: Callable[[], bool]) -> None:
-    patience = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < patience, "it never became so"
-        time.sleep(0.005)
 
 
 def came(folder: Path) -> bool:

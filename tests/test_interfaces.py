@@ -8,12 +8,12 @@ import signal
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import until
 
 from drydock.errors import CommandFailed, ConfigError, StoreError, Unreachable
 from drydock.interfaces import (
@@ -77,13 +77,6 @@ def python(code: str, *arguments: str) -> list[str]:
 def names(folder: str | Path) -> list[str]:
     """What is in it."""
     return sorted(path.name for path in Path(folder).iterdir())
-
-
-def until(true: Callable[[], bool]) -> None:
-    patience = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < patience, "it never became so"
-        time.sleep(0.005)
 
 
 def came(there: Interface) -> bool:

@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import LAB, Cli
+from conftest import LAB, Cli, until
 from processes.commands import Run
 
 import drydock
@@ -52,14 +52,6 @@ def operator(store_address: str) -> Iterator[Engine]:
     store = open_store(store_address)
     yield Engine(store)
     store.close()
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Look again and again until it is so."""
-    patience = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < patience, "it never became so"
-        time.sleep(0.005)
 
 
 def status(operator: Engine, id: int = 1) -> LeaseStatus:
