@@ -5,7 +5,7 @@ else that is offered changed in between, it is done over. `plan` writes it all t
 that it shows what would happen and cannot be wrong about it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -109,12 +109,12 @@ def _prepare(steps: Steps, config: BlueprintConfig, sources: Mapping[str, Any]) 
     if source is not None:
         steps.ask(config.name, "check_source", lambda: kind.check_source(source))
     steps.ask(config.name, "check", blueprint.check)
-    bindings = (
-        steps.ask(config.name, "bindings", lambda: list(islice(blueprint.bindings(), MOST_RESOURCES + 1)))
+    declared = (
+        steps.ask(config.name, "bindings", lambda: _declare(config.name, blueprint.bindings()))
         if isinstance(blueprint, Pool)
-        else []
+        else ()
     )
-    return _Prepared(row, settings, _declare(config.name, bindings), kind.shares_bindings)
+    return _Prepared(row, settings, declared, kind.shares_bindings)
 
 
 def _observe_every(kind: KindClass, config: BlueprintConfig, where: str) -> float | None:
@@ -128,29 +128,36 @@ def _observe_every(kind: KindClass, config: BlueprintConfig, where: str) -> floa
     return every if looks else None
 
 
-def _declare(name: str, bindings: list[object]) -> tuple[Declared, ...]:
-    where = f"blueprint {quoted(name)}"
-    if len(bindings) > MOST_RESOURCES:
-        raise ConfigError(f"{where}: more than {MOST_RESOURCES} bindings")
+def _declare(blueprint: str, bindings: Iterable[object]) -> tuple[Declared, ...]:
     checked: list[Binding] = []
     seen: dict[str, str] = {}
-    for binding in bindings:
-        if not isinstance(binding, Binding):
-            raise BlueprintError(name, "bindings", f"must give Binding, got {type(binding).__name__}")
-        check_name(binding.name, f"{where}: binding")
+    for given in islice(bindings, MOST_RESOURCES + 1):
+        if len(checked) == MOST_RESOURCES:
+            raise ConfigError(f"more than {MOST_RESOURCES} bindings")
+        binding = _checked(blueprint, given)
         other = seen.setdefault(binding.name.lower(), binding.name)
         if len(seen) == len(checked):
             how = "is listed twice" if other == binding.name else f"and {quoted(other)} differ only by case"
-            raise ConfigError(f"{where}: {quoted(binding.name)} {how}")
-        try:
-            lease_locks = checked_locks(binding.lease_locks)
-            checked_locks([binding.slot_lock])
-        except ConfigError as error:  # locks are the author's, everything else may be what the pool file says
-            raise BlueprintError(name, "bindings", str(error)) from error
-        attributes = check(binding.attributes, f"{where}: {quoted(binding.name)}: attributes")
-        checked.append(binding._replace(attributes=attributes, lease_locks=lease_locks))
+            raise ConfigError(f"{quoted(binding.name)} {how}")
+        checked.append(binding)
     names = shape_names(binding.attributes for binding in checked)
     return tuple(_declared(binding, names) for binding in checked)
+
+
+def _checked(blueprint: str, binding: object) -> Binding:
+    """A binding of our own with the values of the author's, each asked for once and then checked."""
+    if not isinstance(binding, Binding):
+        raise BlueprintError(blueprint, "bindings", f"must give Binding, got {type(binding).__name__}")
+    name = check_name(binding.name, "binding")
+    try:
+        [slot_lock] = checked_locks([binding.slot_lock])
+        lease_locks = checked_locks(binding.lease_locks)
+    except ConfigError as error:  # locks are the author's, everything else may be what the pool file says
+        raise BlueprintError(blueprint, "bindings", str(error)) from None
+    enabled = binding.enabled
+    if not isinstance(enabled, bool):
+        raise BlueprintError(blueprint, "bindings", f"enabled must be True or False, not {quoted(enabled)}")
+    return Binding(name, slot_lock, check(binding.attributes, f"{quoted(name)}: attributes"), lease_locks, enabled)
 
 
 def _declared(binding: Binding, names: frozenset[str]) -> Declared:

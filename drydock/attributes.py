@@ -34,6 +34,7 @@ def check_name(value: object, where: str) -> str:
     """`value` if it may name a blueprint, a binding, a device or a type: one plain ASCII word. `where` says what it names."""
     if not isinstance(value, str):
         raise ConfigError(f"{where}: a name must be a string, not {quoted(value)}")
+    value = str.__str__(value)  # whatever a subclass would say of it
     if not value:
         raise ConfigError(f"{where}: a name may not be empty")
     if len(value) > LONGEST_NAME:
@@ -56,7 +57,8 @@ def check_name(value: object, where: str) -> str:
 
 def check_text(value: object, where: str, longest: int = 255) -> str:
     """`value` if it is printable text of 1 to `longest` bytes, such as an owner."""
-    if not isinstance(value, str) or not value.strip():
+    value = str.__str__(value) if isinstance(value, str) else ""
+    if not value.strip():
         raise ConfigError(f"{where} may not be empty")
     for character in value:
         if not character.isprintable():
@@ -110,9 +112,9 @@ def check(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         kind = "null" if value is None else _KIND_OF_VALUE.get(type(value), type(value).__name__)
         raise ConfigError(f"{where}: expected an object, got {kind}")
-    if len(value) > MOST_KEYS:
-        raise ConfigError(f"{where}: more than {MOST_KEYS} keys")
     checked: dict[str, Any] = clean(value, where)
+    if len(checked) > MOST_KEYS:
+        raise ConfigError(f"{where}: more than {MOST_KEYS} keys")
     for key in checked:
         if key.startswith(RESERVED_PREFIX):
             raise ConfigError(f'{where}: {quoted(key)}: names that begin with "{RESERVED_PREFIX}" are reserved')
@@ -183,37 +185,42 @@ def _json_mistake(text: str, error: json.JSONDecodeError) -> str:
     return f"{error.msg[:1].lower()}{error.msg[1:]} at {place}"
 
 
-def _check_key(key: object) -> None:
+def _clean_key(key: object) -> str:
     if not isinstance(key, str):
         raise _NotJson(f"keys must be strings, not {quoted(key)}")
-    if not key:
+    text = _clean_string(key, "a key: ")
+    if not text:
         raise _NotJson("empty key")
-    _check_string(key, "a key: ")
+    return text
 
 
-def _check_string(text: str, where: str = "") -> None:
+def _clean_string(value: str, where: str = "") -> str:
+    text = str.__str__(value)
     if "\0" in text:
         raise _NotJson(f"{where}contains a NUL character")
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
         raise _NotJson(f"{where}contains a lone surrogate")
+    return text
 
 
 def _clean(value: object, depth: int) -> Any:
+    # What a value is says its type's own method: a subclass may say something else, each time that it is asked.
     if depth > DEEPEST:
         raise _NotJson(f"nested deeper than {DEEPEST}")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        _check_string(value)
-        return str(value)
+        return _clean_string(value)
     if isinstance(value, int):
-        if not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
+        whole = int.__int__(value)
+        if not -LARGEST_INTEGER - 1 <= whole <= LARGEST_INTEGER:
             raise _NotJson("integer out of range")
-        return int(value)
+        return whole
     if isinstance(value, float):
-        if not math.isfinite(value):
+        number = float.__float__(value)
+        if not math.isfinite(number):
             raise _NotJson("not a finite number, or out of range")
-        return float(value) if value else 0  # so that -0.0 is 0
+        return number or 0  # so that -0.0 is 0
     if isinstance(value, Mapping):
         return _clean_mapping(value, depth)
     if isinstance(value, list | tuple):
@@ -223,8 +230,8 @@ def _clean(value: object, depth: int) -> Any:
 
 def _clean_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
     copy = {}
-    for key, item in value.items():
-        _check_key(key)
+    for given, item in value.items():
+        key = _clean_key(given)
         try:
             copy[key] = _clean(item, depth + 1)
         except _NotJson as mistake:

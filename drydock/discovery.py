@@ -102,7 +102,7 @@ def checked_settings(kind: type[Blueprint], given: Mapping[str, Any], where: str
 def describe(error: BaseException, longest: int = 2000) -> str:
     """The class and message of an author's exception, even if its own `__str__` fails."""
     try:
-        text = str(error)
+        text = str.__str__(str(error))
     except BaseException:  # noqa: BLE001 - it is the author's __str__ that we guard against
         return f"<unprintable {type(error).__name__}>"
     return f"{type(error).__name__}: {text[:longest]}" if text else type(error).__name__
@@ -227,6 +227,7 @@ def _check_card(name: str, kind: KindClass) -> None:
         "time_limit": not (_is_seconds(kind.time_limit) and kind.time_limit > 0),
         "observe_every": not (_is_seconds(kind.observe_every) and kind.observe_every > 0),
         "shares_bindings": not isinstance(kind.shares_bindings, bool),
+        "per_lease": issubclass(kind, Builder) and not _are_names(kind.per_lease),
     }
     for attribute in filter(wrong.__getitem__, wrong):
         value = quoted(getattr(kind, attribute))
@@ -242,6 +243,10 @@ def _is_setting(name: object, setting: object) -> bool:
         return False
     known = setting.type in (list, str, int, float, bool, dict)
     return known and (default is None or isinstance(default, (int, float) if setting.type is float else setting.type))
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(name, str) for name in value)
 
 
 def _is_seconds(value: object) -> bool:

@@ -6,10 +6,11 @@ without holding anything.
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 from .allocator import Proposal, site_proposal
-from .attributes import canonical, check, check_name, check_text
+from .attributes import canonical, check, check_name, check_text, clean, fits
 from .blueprint import Builder, Need, Plan
 from .candidates import Candidates, free_sites
 from .errors import BlueprintError, ConfigError, NeverPossible, quoted
@@ -61,12 +62,23 @@ def plans(steps: Steps, row: Blueprint, wanted: Attributes) -> Iterator[Plan]:
     """The plans of a builder, one at a time, each checked."""
     builder = steps.blueprint(row)
     assert isinstance(builder, Builder)
-    given: Any = steps.ask(row.name, "plans", lambda: iter(builder.plans(wanted)))
+    # A copy: what an author's code does to it changes nothing of what was asked for.
+    given: Any = steps.ask(row.name, "plans", lambda: iter(builder.plans(clean(wanted, "wanted"))))
     for _ in range(MOST_PLANS):
         plan = steps.ask(row.name, "plans", lambda: next(given, None))
         if plan is None:
             return
-        yield checked_plan(row.name, plan)
+        checked = cast(Plan, steps.call(row.name, "plans", partial(checked_plan, row.name, plan)))
+        _refuse_another(row, checked, wanted)
+        yield checked
+
+
+def _refuse_another(row: Blueprint, plan: Plan, wanted: Attributes) -> None:
+    """Raise `BlueprintError` for a plan that says itself that it is for something else than was asked for."""
+    for name, value in wanted.items():
+        if name in plan.attributes and name not in row.per_lease and not fits(plan.attributes, {name: value}):
+            has, asked = canonical({name: plan.attributes[name]}), canonical({name: value})
+            raise BlueprintError(row.name, "plans", f"plan {quoted(plan.name)} has {has}, and {asked} was asked for")
 
 
 def _looks_free(steps: Steps, plan: Plan, in_the_way: set[str]) -> bool:
@@ -78,16 +90,18 @@ def _looks_free(steps: Steps, plan: Plan, in_the_way: set[str]) -> bool:
 
 
 def checked_plan(blueprint: str, plan: object) -> Plan:
-    """`plan` with its values checked: what an author's code returns is data like any other. Raises `BlueprintError`."""
+    """A plan of our own with the values of `plan`, each asked for once and then checked: what an author's code returns is
+    data like any other. Raises `BlueprintError`."""
     if not isinstance(plan, Plan):
         raise BlueprintError(blueprint, "plans", f"must yield Plan, got {type(plan).__name__}")
     try:
-        check_name(plan.name, "plan")
-        return plan._replace(
+        on = plan.on
+        return Plan(
+            name=check_name(plan.name, "plan"),
             slot_locks=checked_locks(plan.slot_locks),
             lease_locks=checked_locks(plan.lease_locks),
             attributes=check(plan.attributes, "plan"),
-            on=None if plan.on is None else _checked_need(plan.on),
+            on=None if on is None else _checked_need(on),
         )
     except ConfigError as error:
         raise BlueprintError(blueprint, "plans", str(error)) from error
@@ -96,15 +110,11 @@ def checked_plan(blueprint: str, plan: object) -> Plan:
 def _checked_need(need: object) -> Need:
     if not isinstance(need, Need):
         raise ConfigError(f"what a plan stands on must be a Need, not {type(need).__name__}")
-    check_name(need.type, "type of what it stands on")
-    for name in need.blueprints:
-        check_name(name, "blueprint of what it stands on")
-    for name in need.passes_on:
-        check_text(name, "name of an attribute that is passed on")
-    return need._replace(
-        blueprints=tuple(need.blueprints),
+    return Need(
+        type=check_name(need.type, "type of what it stands on"),
+        blueprints=tuple(check_name(name, "blueprint of what it stands on") for name in need.blueprints),
         attributes=check(need.attributes, "what it stands on"),
-        passes_on=tuple(need.passes_on),
+        passes_on=tuple(check_text(name, "name of an attribute that is passed on") for name in need.passes_on),
     )
 
 

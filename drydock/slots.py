@@ -42,14 +42,15 @@ def slot_lock(name: str, *about: object) -> SlotLock:
 
 def check_key(key: object) -> str:
     """`key` if it may be a slot lock's key: 1 to 255 bytes of printable text. Raises `ConfigError` if not."""
-    if not isinstance(key, str) or not key or not key.isprintable() or len(key.encode()) > LONGEST_KEY_BYTES:
+    text = str.__str__(key) if isinstance(key, str) else ""  # whatever a subclass would say of it
+    if not text or not text.isprintable() or len(text.encode()) > LONGEST_KEY_BYTES:
         raise ConfigError(
             f"slot lock key {quoted(key)} is not allowed: use 1 to {LONGEST_KEY_BYTES} bytes of printable text"
         )
     # Keys are compared byte for byte, so what looks like one name must have one spelling.
-    if not is_normalized("NFC", key):
-        raise ConfigError(f"slot lock key {quoted(key)} is not allowed: write its accents composed (Unicode NFC)")
-    return key
+    if not is_normalized("NFC", text):
+        raise ConfigError(f"slot lock key {quoted(text)} is not allowed: write its accents composed (Unicode NFC)")
+    return text
 
 
 def checked_locks(locks: object) -> tuple[SlotLock, ...]:
@@ -58,10 +59,10 @@ def checked_locks(locks: object) -> tuple[SlotLock, ...]:
         raise ConfigError(f'slot locks must be several SlotLock, such as (slot_lock("x"),), not {quoted(locks)}')
     checked = []
     for lock in locks:
-        if not isinstance(lock, SlotLock) or type(lock.of) is not int or not 0 <= lock.of <= MOST_SLOTS:
+        key, of = lock if isinstance(lock, SlotLock) else ("", -1)
+        if type(of) is not int or not 0 <= of <= MOST_SLOTS:
             raise ConfigError(f"a slot lock must be made with slot_lock(), not {quoted(lock)}")
-        check_key(lock.key)
-        checked.append(lock)
+        checked.append(SlotLock(check_key(key), of))
     return tuple(sorted(set(checked)))
 
 

@@ -34,6 +34,15 @@ def plans(result: str) -> str:
     return builder(f"def plans(self, wanted):\n    {result}")
 
 
+#: a thing that fails at whatever it is asked
+NASTY = """
+class Nasty:
+    def no(self, *given): raise RuntimeError("boo")
+    __getattribute__ = __bool__ = __len__ = __iter__ = __eq__ = __hash__ = __str__ = __repr__ = no
+class Grim(dict):
+    def items(self): raise RuntimeError("boo")
+"""
+
 GOOD_PLANS = "def plans(self, wanted):\n    yield Plan('p', (slot_lock('p'),))\n"
 GOOD_BINDINGS = "def bindings(self):\n    return [Binding('b', slot_lock('b'))]\n"
 
@@ -50,7 +59,15 @@ REFUSED: list[tuple[str, str, Sequence[str], int]] = [
     ("PLUGIN-010-builder", BUILDER, ["Odd lacks the method plans()"], 6),
     *((f"PLUGIN-011-{line}", builder(GOOD_PLANS + line), ["failed in import: Odd.", "see drydock.blueprint"], 6)
       for line in ("type = 5", "summary = None", "settings_schema = []", "settings_schema = {'x': 'y'}", "source_table = 3",
-                   "grace = '3m'", "grace = -1", "grace = float('nan')", "grace = True", "shares_bindings = 'no'")),
+                   "grace = '3m'", "grace = -1", "grace = float('nan')", "grace = True", "shares_bindings = 'no'",
+                   "per_lease = 5", "per_lease = 'ref'", "per_lease = (1,)")),
+    *((f"PLUGIN-014-{what}", NASTY + bindings(f"return [{what}]"), ["failed in bindings: RuntimeError: boo"], 6)
+      for what in ("Nasty()", "Binding(Nasty(), slot_lock('x'))", "Binding('x', Nasty())", "Binding('x', slot_lock('x'), Nasty())",
+                   "Binding('x', slot_lock('x'), Grim(a=1))", "Binding('x', slot_lock('x'), {'a': Nasty()})",
+                   "Binding('x', slot_lock('x'), {}, Nasty())", "Binding('x', slot_lock('x'), {}, [Nasty()])")),
+    ("PLUGIN-014-answer", NASTY + bindings("return Nasty()"), ["failed in bindings: "], 6),
+    *((f"PLUGIN-014-enabled-{what}", NASTY + bindings(f"return [Binding('x', slot_lock('x'), {{}}, (), {what})]"),
+       ["failed in bindings: enabled must be True or False, not"], 6) for what in ("'no'", "0", "None", "len")),
     ("PLUGIN-038", "raise RuntimeError('x' * 10_000_000)", ["failed in import: RuntimeError: xxx", "…"], 6),
     ("PLUGIN-038-escape", "raise RuntimeError('\\x1b[2J\\u202e\\n')", [r"RuntimeError: \x1b[2J\u{202e}\x0a"], 6),
     ("PLUGIN-041", "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute", ["<unprintable Mute>"], 6),
@@ -70,7 +87,8 @@ REFUSED: list[tuple[str, str, Sequence[str], int]] = [
     ("PLUGIN-018", bindings("return 'ab'"), ["must give Binding, got str"], 6),
     ("PLUGIN-018-class", bindings("return [Binding]"), ["must give Binding, got type"], 6),
     ("PLUGIN-018-dict", bindings("return [{'name': 'x'}]"), ["must give Binding, got dict"], 6),
-    ("PLUGIN-018-endless", bindings("while True: yield Binding('b', slot_lock('b'))"), ["more than 100000 bindings"], 2),
+    ("PLUGIN-018-endless", bindings("import itertools; return (Binding(f'b{n}', slot_lock(f'{n}')) for n in itertools.count())"), ["more than 100000 bindings"], 2),
+    ("PLUGIN-018-twice", bindings("while True: yield Binding('b', slot_lock('b'))"), ['"b" is listed twice'], 2),
     ("PLUGIN-023", bindings("yield Binding('a', slot_lock('a')); 1 / 0"), ["failed in bindings: ZeroDivisionError"], 6),
     *((f"PLUGIN-076-{name}", bindings(f"return [Binding({name}, slot_lock('x'))]"), ["binding", "name"], 2)
       for name in ("'../../x'", "'\\x1b[2J'", "''", "None", "b'x'", "'x' * 65")),
@@ -128,6 +146,14 @@ def test_a_kind_that_cannot_be_used(
 BAD_PLANS: list[tuple[str, str, Sequence[str], int]] = [
     ("PLUGIN-013", plans("return None"), ["failed in plans: TypeError"], 6),
     ("PLUGIN-013-number", plans("return 2"), ["failed in plans: TypeError"], 6),
+    *((f"PLUGIN-014-{what}", NASTY + plans(f"yield {what}"), ["failed in plans: RuntimeError: boo"], 6)
+      for what in ("Nasty()", "Plan(Nasty(), ())", "Plan('p', Nasty())", "Plan('p', [Nasty()])", "Plan('p', (), Nasty())",
+                   "Plan('p', (), Grim(a=1))", "Plan('p', (), {'a': Nasty()})", "Plan('p', (), {}, Nasty())",
+                   "Plan('p', (), {}, (), Nasty())", "Plan('p', (), {}, (), Need(Nasty()))", "Plan('p', (), {}, (), Need('host', Grim(a=1)))",
+                   "Plan('p', (), {}, (), Need('host', {}, [Nasty()]))")),
+    *((f"PLUGIN-014-{what}", NASTY + plans(f"yield Plan('p', (), {{}}, (), {what})"), ["failed in plans: "], 6)
+      for what in ("Need('host', {}, Nasty())", "Need('host', {}, 5)", "Need('host', {}, (), 5)")),
+    ("PLUGIN-014-answer", NASTY + plans("return Nasty()"), ["failed in plans: "], 6),
     ("PLUGIN-015", plans("return []"), ["can ever be built"], 3),
     ("PLUGIN-018-str", plans("return 'ab'"), ["must yield Plan, got str"], 6),
     ("PLUGIN-018-dict", plans("yield {}"), ["must yield Plan, got dict"], 6),
@@ -139,6 +165,13 @@ BAD_PLANS: list[tuple[str, str, Sequence[str], int]] = [
     ("PLUGIN-047-config", plans("raise ConfigError('no such flavor'); yield"), ['blueprint "b": no such flavor'], 2),
     *((f"PLUGIN-076-{name}", plans(f"yield Plan({name}, ())"), ["failed in plans", "name"], 6)
       for name in ("'../../x'", "'\\x1b[2J'", "''", "None", "b'x'")),
+    *((f"PLUGIN-020-{field}", plans(f"yield Plan('p', (slot_lock('p'),), {field}='vm')"), ["failed in plans: TypeError"], 6)
+      for field in ("type", "blueprint", "resource")),
+    ("PLUGIN-024", "class Sly(str):\n    __hash__ = lambda self: 0\n" + plans("yield Plan(Sly('all'), ())"), ['the name "all" is reserved'], 6),
+    *((f"PLUGIN-082-{limit}", plans(f"yield Plan('p', (slot_lock('p').any_of({limit}),))"), words, code)
+      for limit, words, code in (("-1", ["1 to 100000 slots, not -1"], 2), ("0", ["1 to 100000 slots, not 0"], 2),
+                                 ("10**12", ["1 to 100000 slots, not 1000000000000"], 2), ("1.5", ["must be made with slot_lock()"], 6),
+                                 ("True", ["must be made with slot_lock()"], 6), ("'many'", ["failed in plans: TypeError"], 6))),
     *((f"PLUGIN-077-{locks}", plans(f"yield Plan('x', {locks})"), ["failed in plans", "slot lock"], 6)
       for locks in ("'x'", "None", "1", "[1]", "['']", "[None]", "[b'x']", "SlotLock('x')", "[SlotLock('')]", "[SlotLock('x', 10**9)]")),
     ("PLUGIN-079", plans("yield Plan('x', (), 5)"), ["failed in plans", "expected an object"], 6),
@@ -156,6 +189,98 @@ def test_plans_that_are_none(
     assert drydock("leases", "--json").stdout == ""
     assert drydock("resources", "--json").stdout == ""
     assert drydock("doctor").returncode == 0
+
+
+SLY = """
+from enum import Enum
+from drydock.blueprint import *
+class Name(str):
+    def __str__(self): return "../../x"
+    def __eq__(self, other): return True
+    __hash__ = str.__hash__
+    def lower(self): return "../../x"
+class Colour(str, Enum):
+    RED = "red"
+class Number(int):
+    def __int__(self): return 10**30
+class Key(SlotLock):
+    @property
+    def key(self): return "other"
+class Sly({base}):
+    asked = 0
+    @property
+    def name(self):
+        self.asked += 1
+        return Name("good") if self.asked == 1 else "../../x"
+    def _replace(self, **changes): return self
+"""
+FIELDS = "{Name('label'): Name('a'), 'colour': Colour.RED, 'number': Number(3)}"
+
+
+@pytest.mark.parametrize(
+    ("base", "source"),
+    [
+        ("Plan", f"{BUILDER}    def plans(self, wanted): yield Sly('x', (Key('lock'),), {FIELDS})"),
+        ("Binding", f"{POOL}    def bindings(self): yield Sly('x', Key('lock'), {FIELDS})"),
+    ],
+)
+def test_what_was_checked_is_what_is_kept(
+    base: str, source: str, offer: Callable[[str], list[str]], drydock: InProcess
+) -> None:
+    """PLUGIN-024: each value is asked for once, and then it is a plain one of ours, whatever its class would say next."""
+    assert drydock(*offer(SLY.format(base=base) + source)).returncode == 0
+    done = drydock("lease", "-t", "thing", "--no-wait", "--json")
+    assert done.returncode == 0, done.stderr
+    resource = done.objects[0]["resource"]
+    assert (resource["name"], resource["attributes"]) == ("good", {"label": "a", "colour": "red", "number": 3})
+    assert "lock" in [json.loads(line)["key"] for line in drydock("locks", "--json").stdout.splitlines()]
+    assert drydock("doctor").returncode == 0
+
+
+@pytest.mark.parametrize(("per_lease", "code"), [("()", 6), ("('arch',)", 0)])
+def test_a_plan_for_something_else_than_was_asked_for(
+    per_lease: str, code: int, offer: Callable[[str], list[str]], drydock: InProcess
+) -> None:
+    """PLUGIN-020: as far as the plan says so itself; what is about the lease alone is none of the resource's business."""
+    source = plans("yield Plan('p', (slot_lock('p'),), {'arch': 'x86'})") + f"\n    per_lease = {per_lease}"
+    assert drydock(*offer(source)).returncode == 0
+    done = drydock("lease", "-t", "thing", "--no-wait", "--attributes", '{"arch": "arm64"}')
+    if code:
+        check_refused(done, ['failed in plans: plan "p" has {"arch":"x86"}, and {"arch":"arm64"} was asked for'], code)
+        assert drydock("leases", "--json").stdout == ""
+        assert drydock("lease", "-t", "thing", "--no-wait").returncode == 0
+    assert done.returncode == code
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_plan_for_a_thing_of_another_blueprint(offer: Callable[[str], list[str]], drydock: InProcess) -> None:
+    """PLUGIN-021, PLUGIN-022: it names that thing's slot lock. Nobody loses it, leased or idle, and it is never two."""
+    assert drydock(*offer(plans("yield Plan('p', (slot_lock('host', 'h1'),))"))).returncode == 0
+    held = drydock("lease", "-t", "host", "--no-wait", "--json").objects[0]
+    assert held["resource"]["name"] == "h1"
+    check_refused(drydock("lease", "-t", "thing", "--no-wait"), ['no free "thing"'], 3)
+    assert drydock("verify", str(held["id"])).returncode == 0
+    assert drydock("release", str(held["id"])).returncode == 0
+    check_refused(drydock("lease", "-t", "thing", "--no-wait"), ['no free "thing"'], 3)
+    assert drydock("release-resource", str(held["resource"]["id"])).returncode == 0
+    assert drydock("lease", "-t", "thing", "--no-wait").returncode == 0
+    others = [drydock("lease", "-t", "host", "--no-wait", "--json") for _ in range(4)]
+    assert [one.objects[0]["resource"]["name"] for one in others[:3]] == ["h2", "h3", "old"]
+    assert others[3].returncode == 3
+    assert 'slot lock "host(h1)" lost, resource:2 holds it' in others[3].stderr
+    assert drydock("doctor").returncode == 0
+
+
+def test_what_a_kind_does_to_a_request_changes_nothing_of_it(
+    offer: Callable[[str], list[str]], drydock: InProcess
+) -> None:
+    """PLUGIN-029: what it was given is a copy, so no lease is on another thing than was asked for."""
+    assert (
+        drydock(*offer(plans("wanted['a'].clear(); wanted.clear(); yield Plan('p', (slot_lock('p'),))"))).returncode
+        == 0
+    )
+    done = drydock("lease", "-t", "thing", "--no-wait", "--attributes", '{"a": {"b": 1}}', "--json")
+    assert done.objects[0]["attributes"] == {"a": {"b": 1}}
 
 
 def test_plans_without_end_are_asked_for_no_more(offer: Callable[[str], list[str]], drydock: InProcess) -> None:
