@@ -62,7 +62,7 @@ class SqliteStore(Store):
         self._turnstile = turnstile  # None: read-only
         self._execute = connection.execute
         self._pid = os.getpid()
-        self._file = _identity(path)
+        self._files = _identities(path)
         self._process: str | None = None
         self._wakeups = Wakeups(path + ".wake")
         self._reserve = Reserve(path + ".reserve")
@@ -173,6 +173,7 @@ class SqliteStore(Store):
         self._set_hasty(not lasting and self._is_full)
         self._turnstile.enter(self.patience_seconds)
         try:
+            self._check_files()  # what is written into a lost log might be copied over the database as we leave
             if is_scarce:
                 self._lend()
             self._execute("BEGIN IMMEDIATE")
@@ -190,7 +191,7 @@ class SqliteStore(Store):
         except BaseException as error:
             self._roll_back()
             if isinstance(error, (StoreDamaged, *FAILURES)):
-                self._check_file()  # if it is another one now, that is why
+                self._check_files()  # if it is another one now, that is why
             if isinstance(error, FAILURES):
                 raise self._translated(error) from error
             raise
@@ -208,7 +209,7 @@ class SqliteStore(Store):
             self._roll_back()
             raise
         self._leave()
-        self._check_file()
+        self._check_files()
 
     def _wake(self, process: str) -> None:
         if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
@@ -248,11 +249,13 @@ class SqliteStore(Store):
             self._execute(f"PRAGMA synchronous = {'NORMAL' if hasty else 'FULL'}")
             self._hasty = hasty
 
-    def _check_file(self) -> None:
-        # SQLite goes on writing into a file that has lost its name, and reports success.
-        if _identity(self.path) != self._file:
+    def _check_files(self) -> None:
+        # SQLite goes on writing into a file that has lost its name, and reports success. Its log is one: whoever closes the
+        # store last takes it away, and that may be anybody once a program of this process has opened and closed the store
+        # by itself, since the kernel then drops the lock which says that we are here.
+        if _identities(self.path) != self._files:
             raise StoreDamaged(
-                f"the store {quoted(self.path)} was deleted or replaced while in use; run the command again"
+                f"the store {quoted(self.path)} or its log was deleted or replaced while in use; run the command again"
             )
 
     # ---- moving house
@@ -320,7 +323,7 @@ class SqliteStore(Store):
         return self._look_for_news(seconds, LOOK_EVERY_SECONDS)
 
     def version(self) -> int:
-        self._check_file()  # who sleeps would never learn that his store is gone
+        self._check_files()  # who sleeps would never learn that his store is gone
         return int(self.rows("PRAGMA data_version")[0][0])
 
     def may_watch(self) -> bool:
@@ -485,6 +488,10 @@ def _synchronous() -> str:
     if value not in ("full", "normal"):
         raise ConfigError(f"{DURABILITY} must be full or normal, not {quoted(value)}")
     return value.upper()
+
+
+def _identities(path: str) -> tuple[tuple[int, int] | None, ...]:
+    return _identity(path), _identity(path + "-wal")
 
 
 def _identity(path: str) -> tuple[int, int] | None:
