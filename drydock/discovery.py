@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from .attributes import clean
 from .blueprint import API, REQUIRED, Blueprint, Builder, Pool, Setting
 from .errors import BlueprintError, ConfigError, listed, printable, quoted
+from .masking import masked
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -100,12 +101,12 @@ def checked_settings(kind: type[Blueprint], given: Mapping[str, Any], where: str
 
 
 def describe(error: BaseException, longest: int = 2000) -> str:
-    """The class and message of an author's exception, even if its own `__str__` fails."""
+    """The class and message of an author's exception, even if its own `__str__` fails; without what is secret."""
     try:
         text = str.__str__(str(error))
     except BaseException:  # noqa: BLE001 - it is the author's __str__ that we guard against
         return f"<unprintable {type(error).__name__}>"
-    return f"{type(error).__name__}: {text[:longest]}" if text else type(error).__name__
+    return f"{type(error).__name__}: {masked(text[:longest])}" if text else type(error).__name__
 
 
 def _setting(given: Mapping[str, Any], name: str, setting: Setting, where: str) -> Any:

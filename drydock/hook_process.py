@@ -30,6 +30,7 @@ from .blueprint import LeaseInfo
 from .discovery import FOLDERS, KindClass, describe, load_kind, make
 from .errors import BlueprintError, ConfigError, Gone, Refused, Yield
 from .hooks import GRACE_SECONDS, ended_how, perform, resource_heard
+from .masking import masked
 from .prctl import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, find_prctl
 
 #: an answer that is longer is none
@@ -191,8 +192,9 @@ class Output:
 
     @property
     def kept(self) -> str:
+        """Of all of it what is kept, for everybody to read."""
         between = f"\n[{self._left_out} characters left out]\n" if self._left_out else ""
-        return self._head + between + self._tail
+        return masked(self._head + between + self._tail)
 
 
 class Keeper:

@@ -30,6 +30,7 @@ from .errors import BlueprintError, ConfigError, Conflict, Gone, NotFound, Refus
 from .hooks import Call, Came, HookRunner
 from .interfaces import Interface, check_interface
 from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
+from .masking import masked
 from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
 from .store.base import Store
 
@@ -101,7 +102,7 @@ class Steps:
             return self.call(blueprint, step, question)
         except BlueprintError as error:
             if isinstance(error.__cause__, ConfigError | Refused):
-                raise type(error.__cause__)(f"blueprint {quoted(blueprint)}: {error.__cause__}") from error
+                raise type(error.__cause__)(f"blueprint {quoted(blueprint)}: {masked(str(error.__cause__))}") from error
             raise
 
     def resource_info(self, resource: Resource) -> ResourceInfo:
