@@ -43,6 +43,7 @@ from drydock.blueprint import (
     Local,
     Need,
     Plan,
+    Refused,
     ResourceInfo,
     Setting,
     check_name,
@@ -263,7 +264,10 @@ class Process(Builder):
 
     def _place(self, resource: ResourceInfo) -> "Place":
         # Worked out anew from a name of one plain part; attributes are data, and never a path to delete.
-        return Place(self._root(), check_name(resource.name, "service"))
+        place = Place(self._root(), check_name(resource.name, "service"))
+        if place.control.is_symlink():  # what is ours to make and to remove there is in our root, or it is not ours
+            raise Refused(f"{quoted(place.control)} is a symbolic link, which would lead out of the root; remove it")
+        return place
 
 
 class Place(NamedTuple):

@@ -524,6 +524,29 @@ def test_a_poisoned_name_touches_nothing(make: Made, service: ResourceInfo, root
     assert [entry.name for entry in root.iterdir()] == [MARKER]
 
 
+@pytest.mark.parametrize("of", ["folder", "control"])
+@pytest.mark.parametrize("hook", ["activate", "destroy"])
+def test_a_link_in_place_of_a_folder_of_ours_is_not_followed(
+    make: Made, service: ResourceInfo, place: Place, tmp_path: Path, hook: str, of: str
+) -> None:
+    """PLUGIN-074: one to the service's own is removed, one to its keeper's is refused, since a keeper may be behind it."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for name in ("ended", "orders", "lock", "log"):
+        (victim / name).write_text("precious")
+    getattr(place, of).symlink_to(victim)
+    kind = make()
+    with pytest.raises(Refused, match="symbolic link") if of == "control" else contextlib.nullcontext():
+        getattr(kind, hook)(service)
+    assert place.folder.is_symlink() is False
+    if of == "control":
+        place.control.unlink()
+    kind.destroy(service)
+    assert {file.name: file.read_text() for file in victim.iterdir()} == dict.fromkeys(
+        ("ended", "orders", "lock", "log"), "precious"
+    )
+
+
 def test_a_root_that_is_not_ours_is_left_alone(make: Made, service: ResourceInfo, root: Path) -> None:
     kind = make()
     (root / MARKER).unlink()
