@@ -91,7 +91,7 @@ def exists(path: str) -> bool:
         raise Refused(
             f"the store {quoted(path)} has {status.st_nlink} names (hard links); its log would split, so remove the others"
         )
-    if os.geteuid() != 0 and status.st_uid != os.geteuid() and not status.st_mode & 0o066:
+    if not os.access(path, os.R_OK):
         raise Refused(
             f"cannot open {quoted(path)}: permission denied (owner {_user(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o})"
         )

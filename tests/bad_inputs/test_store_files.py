@@ -626,9 +626,37 @@ def test_a_store_of_somebody_else(theirs: Enterable) -> None:
     """CLI-077: who is not root cannot make a file of somebody else's, and takes one that is its own and closed."""
     if os.geteuid() == 0:
         os.chown(theirs.store, 0, 0)
-        words, code = ["permission denied (owner root, mode 0600)"], 9
+        words = ["permission denied (owner root, mode 0600)"]
     else:
         theirs.store.chmod(0)
-        words, code = ["cannot be used"], 7
+        words = ["permission denied (owner ", ", mode 0000)"]
     done = tell("leases", environment=theirs.environment, program=UNPRIVILEGED)
-    check_refused(done, words, code)
+    check_refused(done, words, 9)
+
+
+CLOSES = """
+import os
+from drydock.blueprint import *
+class Closes(Builder):
+    type = "thing"
+    def plans(self, wanted): yield Plan("p", (slot_lock("p"),))
+    def activate(self, resource): os.chmod(os.environ["DRYDOCK_STORE"], 0)
+"""
+
+
+def test_a_hook_that_closes_the_store_to_its_users(theirs: Enterable, cli: Cli) -> None:
+    """PLUGIN-073: who has it open goes on, and who comes is told whose it is, and how closed; that undone, nothing is lost."""
+    kinds = theirs.folder / "kinds"
+    kinds.mkdir()
+    (kinds / "closes.py").write_text(CLOSES)
+    file = theirs.folder / "closes.toml"
+    file.write_text('[blueprint.b]\nkind = "closes"')
+    environment = {"DRYDOCK_STORE": str(theirs.store), "DRYDOCK_BLUEPRINTS": str(kinds)}
+    assert cli("apply", str(file), **environment).returncode == 0
+    assert cli("lease", "-t", "thing", **environment).returncode == 0
+    for verb in (["leases"], ["lease", "-t", "host"], ["release", "1"]):
+        done = tell(*verb, environment=theirs.environment, program=UNPRIVILEGED)
+        check_refused(done, ["permission denied (owner ", ", mode 0000)"], 9)
+    theirs.store.chmod(0o600)
+    assert [lease["type"] for lease in cli("leases", "--json", **environment).objects] == ["thing"]
+    assert cli("doctor", **environment).returncode == 0
