@@ -246,6 +246,7 @@ def test_what_a_crash_left_is_not_the_next_leases(scratch: Engine, root: Path) -
 
 
 def test_a_link_in_place_of_the_folder_is_removed_and_not_followed(scratch: Engine, victim: Path) -> None:
+    """PLUGIN-074"""
     held = lease(scratch, "scratch-dir")
     folder(held).rmdir()
     folder(held).symlink_to(victim)

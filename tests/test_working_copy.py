@@ -368,7 +368,7 @@ def nothing_more(yard: Yard) -> None:
 def test_a_poisoned_copy_gives_the_next_holder_the_same_tree_and_runs_nothing(
     here: Yard, further: Callable[[Yard], None], clean_up: bool
 ) -> None:
-    """S100. Whether the last holder's end was seen, or a crash lies in between."""
+    """S100 and PLUGIN-074. Whether the last holder's end was seen, or a crash lies in between."""
     hand_over_the_poisoned(here, further, clean_up=clean_up)
 
 

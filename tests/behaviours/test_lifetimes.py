@@ -1,6 +1,6 @@
 """How long leases and resources last, on clocks that the test moves: S81 S83, and what dying leaves behind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,25 @@ def test_ttl_counts_on_a_clock_that_nobody_sets(stage: Stage, clock: Clock, upti
     assert (expired["lease"], expired["resource"]) == (held.id, on(held).id)
     assert expired["reason"] == "it was not renewed in time"
     assert stage.store.leases.latest(1)[0].reason == "it was not renewed in time"
+
+
+def test_a_hook_that_sets_the_clock_back_moves_no_end(stage: Stage, clock: Clock, uptime: Clock) -> None:
+    """PLUGIN-080: neither of the lease that it is about, nor of another."""
+
+    def sets_it_back() -> Iterator[None]:
+        clock.forward(-DAY)
+        yield
+
+    stage.offer(lab=ONE_HOST, hoax={"kind": "hoax"})
+    held = [stage.lease("host", ttl=60)]
+    control("hoax").fail_in["activate"] = sets_it_back()
+    now = clock.now
+    held.append(stage.lease("hoax", ttl=60))
+    assert clock.now == now - DAY
+    uptime.forward(59.9)
+    assert [is_over(stage, lease) for lease in held] == [False, False]
+    uptime.forward(0.1)
+    assert [is_over(stage, lease) for lease in held] == [True, True]
 
 
 def test_renewing_begins_the_ttl_anew(stage: Stage, uptime: Clock) -> None:

@@ -10,9 +10,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from conftest import Cli
 
 from containment.conftest import Yard, is_there, until
-from drydock.errors import BlueprintError, LeaseLost, Refused
+from drydock.errors import BlueprintError, LeaseLost, NothingFree, Refused, StoreDamaged
 from drydock.testing.children import Child
 
 #: what it does, and what is told of it
@@ -216,6 +217,146 @@ def test_a_hook_that_keeps_the_store_locked_is_killed_and_the_store_goes_on(
     assert yard.noted("keeps")
 
 
+def test_a_kind_that_opens_the_stores_file_costs_nobody_what_he_was_granted(yard: Yard, cli: Cli) -> None:
+    """PLUGIN-006: as it closes the file the kernel drops SQLite's locks, so that another process takes the log away. Then
+    nothing more goes into it, and nothing of it over the database."""
+    if not yard.store.endswith(".db"):  # no other store is a file
+        return
+    yard.offer("nothing", plans="opens_the_store")
+    yard.lease()
+    [theirs] = cli("lease", "--type", "host", "--json").objects
+    assert not Path(f"{yard.store}-wal").exists()
+    with pytest.raises(StoreDamaged, match="or its log was deleted or replaced while in use; run the command again"):
+        yard.lease("host")
+    yard.dock.close()
+    [again] = cli("lease", "--type", "host", "--json").objects
+    assert (theirs["resource"]["name"], again["resource"]["name"]) == ("h1", "h2")
+    assert again["id"] == theirs["id"] + 1
+    assert cli("verify", str(theirs["id"])).returncode == 0
+    assert cli("doctor").returncode == 0
+
+
+@pytest.mark.parametrize("what", ["deletes_the_store", "deletes_its_log"])
+def test_a_hook_that_takes_the_store_away_ends_all_who_use_it(yard: Yard, cli: Cli, what: str) -> None:
+    """PLUGIN-070: they are told so, instead of going on in a file that nobody else sees."""
+    if not yard.store.endswith(".db"):
+        return
+    yard.offer(what)
+    held = yard.lease("host")
+    done = cli("lease", "--type", "thing")
+    assert (done.returncode, done.stdout) == (8, "")
+    assert "was deleted or replaced while in use" in done.stderr
+    with pytest.raises(StoreDamaged, match="was deleted or replaced while in use"):
+        held.release()
+    yard.nobody_is_left()
+
+
+def test_a_hook_that_links_into_the_root_of_another_kind_leads_nobody_out_of_it(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PLUGIN-074"""
+    root, victim = tmp_path / "root", tmp_path / "victim"
+    for folder in (root, victim):
+        folder.mkdir()
+    (root / ".drydock-root").touch()
+    (victim / "precious").touch(mode=0o640)
+    monkeypatch.setenv("PLANTED", f"{root}/scratch-0:{victim}")
+    yard.dock.apply({"blueprint": {"scratch": {"kind": "scratch-dir", "root": str(root), "limit": 1}}})
+    yard.offer("plants_a_link", "activate destroy")
+    thing = yard.lease()
+    folder = yard.lease("scratch-dir")
+    assert list(Path(folder.resource.attributes["path"]).iterdir()) == []
+    Path(folder.resource.attributes["path"]).rmdir()
+    yard.dock._engine.release_resource(thing.resource.id)
+    folder.release()
+    yard.dock._engine.release_resource(folder.resource.id)
+    assert yard.statuses("resource") == ["destroyed", "destroyed"]
+    assert [file.name for file in root.iterdir()] == [".drydock-root"]
+    assert [(file.name, file.stat().st_mode & 0o777) for file in victim.iterdir()] == [("precious", 0o640)]
+
+
+def test_what_is_secret_is_in_nothing_that_a_hook_says(yard: Yard, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PLUGIN-040: neither in what its requester is told, nor in what is kept of it for everybody."""
+    monkeypatch.setenv("LAB_PASSWORD", "hunter2!")
+    yard.offer("tells_secrets")
+    url = "postgresql://drydock:ho:me@db.example.org/drydock?sslpassword=fi=ne"
+    monkeypatch.setenv("DRYDOCK_STORE", url)
+    with pytest.raises(BlueprintError) as failed:
+        yard.lease()
+    said = "*** for postgresql://drydock:***@db.example.org/drydock?sslpassword=***"
+    assert str(failed.value) == f'blueprint "odd" failed in activate: RuntimeError: cannot log in: {said}'
+    assert yard.events("resource.output")[0]["output"] == f"{said}\n"
+    assert said in yard.events("resource.broken")[0]["error"]
+    told = cli("log", "--json").stdout + cli("show", "lease:1").stdout
+    assert said in told
+    assert not [word for word in ("hunter2!", "ho:me", "fi=ne") if word in told]
+
+
+# ---- what is not done when it returns
+
+
+def test_a_hook_that_is_not_ready_is_called_again(yard: Yard) -> None:
+    """PLUGIN-026: to return means that it is done; who needs more time says so."""
+    yard.offer("is_not_ready_twice")
+    assert yard.lease(wait=60).status == "active"
+    assert yard.noted("hooks") == ["activate"] * 3 + ["activate_lease"]
+
+
+def test_a_hook_that_is_never_ready_keeps_its_requester_as_long_as_he_will_wait(yard: Yard) -> None:
+    """PLUGIN-026"""
+    yard.offer("is_never_ready")
+    with pytest.raises(NothingFree):
+        yard.lease(wait=0.3)
+    assert yard.statuses("lease") == yard.statuses("resource") == ["destroyed"]
+    assert yard.lease("host").status == "active"
+
+
+def test_what_was_not_torn_down_is_met_by_what_is_built_in_its_place(yard: Yard) -> None:
+    """PLUGIN-037: nobody looks again after `destroy` has returned. It is the next `activate` that fails, and says at what."""
+    yard.offer("builds_what_must_not_be_there")
+    lease = yard.lease()
+    lease.release()
+    yard.dock._engine.release_resource(lease.resource.id)
+    assert yard.statuses("resource") == ["destroyed"]
+    before = yard.lease("host")
+    with pytest.raises(BlueprintError, match='"odd" failed in activate: FileExistsError'):
+        yard.lease()
+    before.verify()
+    assert yard.statuses("resource")[0::2] == ["destroyed"] * len(yard.statuses("resource")[0::2])
+    (yard.notes / "built").rmdir()
+    assert yard.lease().status == "active"
+
+
+def test_a_lease_that_was_released_while_a_hook_prepared_it_stays_so(yard: Yard) -> None:
+    """PLUGIN-030"""
+    yard.offer("waits", "activate_lease")
+    with Child(HOLDER_TELLS, yard.store) as holder:
+        until(lambda: yard.noted("work"))
+        assert yard.dock.release(1)
+        assert yard.statuses("lease") == ["released"]
+        (yard.notes / "go").touch()
+        holder.expect("ready", "lease 1 is lost: it is destroyed")
+    assert yard.statuses("lease") == ["destroyed"]
+    assert yard.noted("hooks") == ["activate", "activate_lease", "destroy_lease"]
+    yard.nobody_is_left()
+
+
+@pytest.mark.parametrize(
+    "plans", ["only_once", "always_another_in_vain", "always_on_another", "now_on_a_host_now_in_its_place"]
+)
+def test_plans_that_are_others_each_time_are_asked_for_no_oftener(yard: Yard, plans: str) -> None:
+    """PLUGIN-081: the request waits, and ends when its time is up."""
+    yard.offer("nothing", plans=plans)
+    held = [yard.lease("host"), yard.lease("host")]
+    with pytest.raises(NothingFree):
+        yard.lease(wait=0.5)
+    assert 2 <= len(yard.noted("plans")) <= 5
+    for lease in held:
+        lease.verify()
+    assert yard.statuses("lease")[:2] == ["active", "active"]
+    assert set(yard.statuses("lease")[2:]) == {"destroyed"}
+
+
 def test_what_a_hook_refuses_comes_back_as_what_it_was(yard: Yard) -> None:
     yard.offer("refuses")
     with pytest.raises(BlueprintError) as failed:
@@ -285,6 +426,15 @@ def test_a_kind_for_another_version_of_the_interface_is_named_and_not_loaded(
 
 # ---- signals, and the death of whoever asked
 
+HOLDER_TELLS = """
+import drydock
+dock = drydock.connect(sys.argv[1])
+say("ready")
+try:
+    dock.lease("thing")
+except drydock.errors.LeaseLost as lost:
+    say(lost)
+"""
 HOLDER = """
 import drydock
 dock = drydock.connect(sys.argv[1])

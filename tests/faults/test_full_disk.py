@@ -65,3 +65,19 @@ def test_nothing_is_lost_when_there_is_room_again(told: dict[str, Any]) -> None:
     assert told["kept"] is True
     assert told["in time"] == "lease 42"
     assert told["reserve"] == 256 * 1024
+
+
+@pytest.mark.parametrize("what", ["fills_the_disk", "fills_the_disk_and_raises"])
+def test_a_hook_that_fills_the_disk_keeps_nobody_from_giving_back(tmp_path: Path, what: str) -> None:
+    """PLUGIN-072: also what the hook came to is recorded, in the room that is kept for that."""
+    folder = tmp_path / "disk"
+    told = json.loads(on_a_small_disk(folder, sys.executable, "-m", "faults.disk_filled_by_a_hook", str(folder), what))
+    raises = what == "fills_the_disk_and_raises"
+    assert told["thing"][0] == (6 if raises else 0)
+    assert ("failed in activate: OSError: [Errno 28] No space left on device" in told["thing"][1]) is raises
+    assert told["others"] == [[0, ""]] * 3
+    code, sentence = told["more"]
+    assert (code, sentence.count("\n")) == (7, 1)
+    assert sentence.endswith("is full; nothing was changed, and releasing still works\n")
+    assert told["room"] == 0
+    assert told["held"] == ["host", "host"] + ["thing"] * (not raises)

@@ -1,6 +1,8 @@
 """A kind whose hooks do what no hook should: which of them, and what, is told by its settings."""
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -11,12 +13,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import drydock
-from drydock.blueprint import Attributes, Builder, LeaseInfo, Plan, Refused, ResourceInfo, Setting, Yield, slot_lock
+from drydock.blueprint import (
+    Attributes,
+    Builder,
+    LeaseInfo,
+    Need,
+    Plan,
+    Refused,
+    ResourceInfo,
+    Setting,
+    Yield,
+    slot_lock,
+)
 
 
 class Stubborn(BaseException):
@@ -34,11 +47,13 @@ class Unruly(Builder):
     settings_schema: ClassVar[Mapping[str, Setting]] = {
         "what": Setting(str, "the name of a function here"),
         "when": Setting(str, "in which hooks", "activate"),
+        "plans": Setting(str, "the name of a function here that gives its plans", "one"),
         "notes": Setting(str, "a folder"),
     }
 
-    def plans(self, wanted: Attributes) -> Iterator[Plan]:
-        yield Plan("it", (slot_lock("unruly", self.name),))
+    def plans(self, wanted: Attributes) -> Iterable[Plan]:
+        self.note("plans", self.name)
+        return getattr(self, self.settings["plans"])(len(self.noted("plans")))
 
     def activate(self, resource: ResourceInfo) -> object:
         return self.act("activate", resource)
@@ -63,6 +78,10 @@ class Unruly(Builder):
         with (Path(self.settings["notes"]) / name).open("a") as file:
             file.write(f"{word}\n")
 
+    def noted(self, name: str) -> list[str]:
+        file = Path(self.settings["notes"]) / name
+        return file.read_text().splitlines() if file.exists() else []
+
     def note_process(self) -> None:
         self.note("processes", os.getpid())
 
@@ -71,6 +90,28 @@ class Unruly(Builder):
         self.note("hangs", "now")
         while True:
             time.sleep(1)
+
+    # ---- its plans, for the how manieth time it is asked
+
+    def one(self, turn: int) -> Iterator[Plan]:
+        yield Plan("it", (slot_lock("unruly", self.name),))
+
+    def opens_the_store(self, turn: int) -> Iterator[Plan]:
+        Path(os.environ["STORE"]).open().close()
+        yield from self.one(turn)
+
+    def only_once(self, turn: int) -> Iterator[Plan]:
+        if turn == 1:
+            yield from self.one(turn)
+
+    def always_another_in_vain(self, turn: int) -> Iterator[Plan]:
+        yield Plan(f"it-{turn}", (slot_lock("unruly", turn), slot_lock("host", "h1")))
+
+    def always_on_another(self, turn: int) -> Iterator[Plan]:
+        yield Plan(f"it-{turn}", (slot_lock("unruly", turn),), on=Need("host", passes_on=(f"port-{turn}",)))
+
+    def now_on_a_host_now_in_its_place(self, turn: int) -> Iterator[Plan]:
+        yield from self.always_on_another(turn) if turn % 2 else self.always_another_in_vain(turn)
 
     # ---- what it returns
 
@@ -316,6 +357,49 @@ class Unruly(Builder):
         store.execute("BEGIN IMMEDIATE")
         self.note("keeps", "the store")
         time.sleep(600)
+
+    def deletes_the_store(self) -> None:
+        self.note_process()
+        Path(os.environ["STORE"]).unlink()
+
+    def deletes_its_log(self) -> None:
+        self.note_process()
+        Path(os.environ["STORE"] + "-wal").unlink()
+
+    def closes_the_store_to_all(self) -> None:
+        Path(os.environ["STORE"]).chmod(0)
+
+    def fills_the_disk(self) -> None:
+        with (Path(os.environ["STORE"]).parent / "much").open("ab", buffering=0) as file:
+            for size in (2**20, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+
+    def fills_the_disk_and_raises(self) -> None:
+        self.fills_the_disk()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def plants_a_link(self) -> None:
+        link, target = os.environ["PLANTED"].split(":")
+        Path(link).symlink_to(target)
+
+    def tells_secrets(self) -> None:
+        said = f"{os.environ['LAB_PASSWORD']} for {os.environ['DRYDOCK_STORE']}"
+        print(said)  # noqa: T201
+        raise RuntimeError(f"cannot log in: {said}")
+
+    # ---- what takes longer, or is not done at all
+
+    def is_not_ready_twice(self) -> None:
+        if len(self.noted("hooks")) < 3:
+            raise Yield(0.01)
+
+    def is_never_ready(self) -> None:
+        raise Yield(0.01)
+
+    def builds_what_must_not_be_there(self) -> None:
+        (Path(self.settings["notes"]) / "built").mkdir()
 
     # ---- what is ordered
 
