@@ -13,7 +13,7 @@ import pytest
 from conftest import Cli
 
 from containment.conftest import Yard, is_there, until
-from drydock.errors import BlueprintError, LeaseLost, NothingFree, Refused, StoreDamaged
+from drydock.errors import BlueprintError, ConfigError, LeaseLost, NothingFree, Refused, StoreDamaged
 from drydock.testing.children import Child
 
 #: what it does, and what is told of it
@@ -290,6 +290,15 @@ def test_what_is_secret_is_in_nothing_that_a_hook_says(yard: Yard, cli: Cli, mon
     told = cli("log", "--json").stdout + cli("show", "lease:1").stdout
     assert said in told
     assert not [word for word in ("hunter2!", "ho:me", "fi=ne") if word in told]
+
+
+def test_what_is_secret_is_not_told_by_plans_either(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PLUGIN-040"""
+    monkeypatch.setenv("LAB_PASSWORD", "hunter2!")
+    yard.offer("nothing", plans="told_with_a_secret")
+    with pytest.raises(ConfigError) as refused:
+        yard.lease()
+    assert str(refused.value) == 'blueprint "odd": *** is not the password'
 
 
 # ---- what is not done when it returns

@@ -21,6 +21,7 @@ import drydock
 from drydock.blueprint import (
     Attributes,
     Builder,
+    ConfigError,
     LeaseInfo,
     Need,
     Plan,
@@ -112,6 +113,9 @@ class Unruly(Builder):
 
     def now_on_a_host_now_in_its_place(self, turn: int) -> Iterator[Plan]:
         yield from self.always_on_another(turn) if turn % 2 else self.always_another_in_vain(turn)
+
+    def told_with_a_secret(self, turn: int) -> Iterator[Plan]:
+        raise ConfigError(f"{os.environ['LAB_PASSWORD']} is not the password")
 
     # ---- what it returns
 
