@@ -18,7 +18,7 @@ from .errors import SlotLockHeld
 from .model import Attributes, Blueprint, LeaseStatus, ResourceStatus
 from .slots import SlotLock
 from .slots import load as load_locks
-from .store.base import Store
+from .store.base import Answer, Store
 from .store.offers import UNLIMITED, Site
 from .store.resources import Idle, Room
 
@@ -49,6 +49,16 @@ class Lab(NamedTuple):
 
     delay_seconds: float = 0.0
     slot_locks: bool = True
+
+    def ask_for(self, store: Store, locks: Iterable[SlotLock], holder: str) -> Answer[list[str]]:
+        """See `SlotLocks.ask_for`; without slot locks nothing is taken, whoever may hold it."""
+        if self.slot_locks:
+            return store.slot_locks.ask_for(locks, holder)
+        keys = store.slot_locks.resolve(locks, holder)
+        return lambda: keys
+
+
+NO_LAB = Lab()
 
 
 class Ahead:
@@ -145,7 +155,7 @@ class Allocator:
         self.proposals = None if proposals is None else list(proposals)
         self.in_the_way = [int(holder[9:]) for holder in in_the_way if holder.startswith("resource:")]
         self.may_reclaim = may_reclaim
-        self.lab = lab or Lab()
+        self.lab = lab or NO_LAB
         self.lost: list[Lost] = []
         self.chosen: int | None = None  # the idle resource that was let go last
         self._keys_lost: set[str] = set()
@@ -298,16 +308,11 @@ class Allocator:
             return False
         if self.ahead.things and self.ahead.keeps(room.shape, json.loads(room.attributes)):
             return False
-        holder = f"lease:{lease}"
         try:
-            keys = self._take(locks, holder)
+            return grant(self.store, lease, room, blueprint, locks, self.process, lab=self.lab)
         except SlotLockHeld as lost:
             self._note(lease, blueprint, lost)
             return False
-        if grant(self.store, lease, room, blueprint, keys, self.process):
-            return True
-        self.store.slot_locks.free(keys, holder)
-        return False
 
     def _built(self, lease: int, blueprint: Blueprint, proposal: Proposal) -> Decision | None:
         if self._keys_lost.intersection(lock.key for lock in (*proposal.slot_locks, *load_locks(proposal.lease_locks))):
@@ -325,8 +330,7 @@ class Allocator:
                     return Decision(Act.BUILD, resource)
                 room = self.store.resources.room(resource)
                 assert room is not None
-                keys = self._take(lease_locks(room), f"lease:{lease}")
-                grant(self.store, lease, room, blueprint, keys, self.process)
+                grant(self.store, lease, room, blueprint, lease_locks(room), self.process, lab=self.lab)
             return _granted(resource, blueprint)
         except SlotLockHeld as lost:
             self._note(lease, blueprint, lost)
@@ -355,7 +359,9 @@ class Allocator:
         )
         if proposal.under is not None and not self.store.leases.carry(proposal.under, resource, self.store.process):
             raise _SupportLostError
-        self.store.resources.set_slot_locks(resource, self._take(proposal.slot_locks, f"resource:{resource}"))
+        self.store.resources.set_slot_locks(
+            resource, self.lab.ask_for(self.store, proposal.slot_locks, f"resource:{resource}")()
+        )
         if proposal.site:
             self.store.offers.hold(proposal.site.slot_lock, resource)
         event = "resource.activated" if ready else "resource.building"
@@ -372,11 +378,6 @@ class Allocator:
         under = self.store.leases.get(proposal.under)
         has = under.resource.attributes if under and under.resource else {}
         return {name: has[name] for name in proposal.on.passes_on if name in has}
-
-    def _take(self, locks: Iterable[SlotLock], holder: str) -> list[str]:
-        if self.lab.slot_locks:
-            return self.store.slot_locks.take(locks, holder)
-        return self.store.slot_locks.resolve(locks, holder)
 
     def _note(self, lease: int, blueprint: Blueprint, lost: SlotLockHeld) -> None:
         for key in lost.held:
@@ -456,14 +457,32 @@ def site_proposal(site: Site) -> Proposal:
     )
 
 
-def grant(store: Store, lease: int, room: Room, blueprint: Blueprint, keys: Sequence[str], process: str | None) -> bool:
-    """Give `lease` a seat, its slot locks `keys` being taken: status, fence and event in one step.
+def grant(
+    store: Store,
+    lease: int,
+    room: Room,
+    blueprint: Blueprint,
+    locks: Iterable[SlotLock],
+    process: str | None,
+    *,
+    lab: Lab = NO_LAB,
+) -> bool:
+    """Give `lease` a seat and the slot `locks` that this needs: status, fence and event in one step.
 
-    False, and nothing done, when the resource has no seat any more. Raises `StatusChanged` when the lease does not
-    wait any more.
+    False, and nothing done, when the resource has no seat any more. Raises `SlotLockHeld`, with nothing done, when
+    somebody else holds one of the locks, and `StatusChanged` when the lease does not wait any more.
     """
-    fence = store.resources.take_seat(room.id)
+    holder = f"lease:{lease}"
+    taking = lab.ask_for(store, locks, holder)
+    fence = store.resources.take_seat(room.id)()  # the answer to both
+    try:
+        keys = taking()
+    except SlotLockHeld:
+        if fence is not None:
+            store.resources.untake_seat(room.id)
+        raise
     if fence is None:
+        store.slot_locks.free(keys, holder)
         return False
     prepare = "activate_lease" in blueprint.hooks
     columns: dict[str, Any] = {

@@ -160,7 +160,11 @@ def end_lease(
     if any(not key.startswith("seat(") for key in ending.slot_locks):  # others may need it, on any resource of any type
         for type in {ending.type, *store.leases.waited_for()}:
             store.freed(type)
-    return None if ending.resource is None else vacate(store, ending.resource, worker)
+    if ending.resource is None:
+        return None
+    if store.crowded:
+        store.leases.foresee(ending.type)
+    return vacate(store, ending.resource, worker)
 
 
 def vacate(store: Store, resource: int, worker: str | None) -> int | None:

@@ -163,7 +163,7 @@ class Request:
         self.unsure = False
         try:
             with self.store.write(asks=True, lasting=lasting):
-                crowded = self.store.crowded
+                crowded = self._crowded or self.store.crowded
                 process = None if self.keep else self.store.process
                 add = self.store.leases.add
                 added = [add(self.demand, self.terms, self.owner, process, crowded=crowded) for _ in range(self.count)]

@@ -198,10 +198,9 @@ class Steps:
         if room is None or blueprint is None or resource.built_for is None:
             return
         with contextlib.suppress(Conflict), self.store.attempt():
-            keys = self.store.slot_locks.take(lease_locks(room), f"lease:{resource.built_for}")
             # The requester goes on with it: our own claim would shut him out when we only passed by.
             requester = self.store.leases.process_of(resource.built_for)
-            grant(self.store, resource.built_for, room, blueprint, keys, requester)
+            grant(self.store, resource.built_for, room, blueprint, lease_locks(room), requester)
             self.store.confirm()  # he may have given up meanwhile; that is to be known while it can be undone alone
             self.store.wake(requester)
 

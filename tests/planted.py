@@ -6,36 +6,37 @@ from typing import Any
 
 import pytest
 
-from drydock.allocator import Allocator
+from drydock.allocator import Lab
 from drydock.request import Request
 from drydock.slots import SlotLock
 from drydock.store import base, presence
+from drydock.store.base import Answer, Store
 from drydock.store.sqlite import SqliteStore
 
 
 def slot_locks_without_a_key(patch: pytest.MonkeyPatch) -> None:
     """A slot lock that somebody holds is no conflict: whoever inserts it last has it."""
-    change = SqliteStore.change
+    rows = SqliteStore.rows
 
-    def forgiving(self: SqliteStore, statement: str, **parameters: Any) -> int:
+    def forgiving(self: SqliteStore, statement: str, **parameters: Any) -> Any:
         if statement.startswith("INSERT INTO slot_lock"):
             statement = statement.replace("DO NOTHING", "(key) DO UPDATE SET holder = :holder")
-        return change(self, statement, **parameters)
+        return rows(self, statement, **parameters)
 
-    patch.setattr(SqliteStore, "change", forgiving)
+    patch.setattr(SqliteStore, "rows", forgiving)
 
 
 def commit_before_the_locks(patch: pytest.MonkeyPatch) -> None:
     """What is allocated is committed first, and its slot locks are taken in a second transaction."""
-    take = Allocator._take
+    ask_for = Lab.ask_for
 
-    def late(self: Allocator, locks: Iterable[SlotLock], holder: str) -> list[str]:
-        self.store._commit()
-        self.store._begin()
-        self.store.run("SAVEPOINT attempt")
-        return take(self, locks, holder)
+    def late(self: Lab, store: Store, locks: Iterable[SlotLock], holder: str) -> Answer[list[str]]:
+        store._commit()
+        store._begin()
+        store.run("SAVEPOINT attempt")
+        return ask_for(self, store, locks, holder)
 
-    patch.setattr(Allocator, "_take", late)
+    patch.setattr(Lab, "ask_for", late)
 
 
 def read_before_the_write_lock(patch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,14 @@ from drydock.store import resources, slot_locks
 
 def take_seat(self, id):
     taken = "UPDATE resource SET used = used + 1, fence = fence + 1 WHERE id = :id RETURNING fence"
-    return self._store.row(taken, id=id)[0]
+    rows = self._store.ask(taken, id=id)
+    return lambda: rows()[0][0]
 
 assert "r.used < r.seats" in resources._ROOM
 resources._ROOM = resources._ROOM.replace("r.used < r.seats", "1")
 resources.Resources.take_seat = take_seat
-slot_locks.SlotLocks.take = slot_locks.SlotLocks.resolve
+resolve = slot_locks.SlotLocks.resolve
+slot_locks.SlotLocks.ask_for = lambda self, *locks_and_holder: lambda: resolve(self, *locks_and_holder)
 """
 
 #: every second grant of a resource has the fence of the one before
@@ -31,7 +33,12 @@ FENCES_THAT_STAND_STILL = """
 from drydock.store.resources import Resources
 
 take_seat = Resources.take_seat
-Resources.take_seat = lambda self, id: (fence := take_seat(self, id)) and (fence + 1) // 2
+
+def slowly(self, id):
+    answer = take_seat(self, id)
+    return lambda: (fence := answer()) and (fence + 1) // 2
+
+Resources.take_seat = slowly
 """
 
 #: everybody takes everybody else for dead
@@ -51,7 +58,7 @@ from drydock.testing.postgres import PostgresServer
 PostgresServer.__init__ = partialmethod(PostgresServer.__init__, settings={"wal_writer_delay": "10s"})
 
 opened = PostgresStore._open
-PostgresStore._open = lambda self, begin, *, lasting: opened(self, begin, lasting=False)
+PostgresStore._open = lambda self, begins, first: opened(self, begins._replace(lasting=False), first)
 """
 
 

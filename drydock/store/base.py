@@ -34,6 +34,8 @@ PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0)
 Row = tuple[Any, ...]
 Record = TypeVar("Record")
 Result = TypeVar("Result")
+#: called when the answer is needed, and as often as it is
+Answer = Callable[[], Result]
 
 _ARROWS: dict[str, Any] = {"lease": LEASE_ARROWS, "resource": RESOURCE_ARROWS}
 _MOVING: dict[str, Any] = {"lease": LEASE_MOVING, "resource": RESOURCE_MOVING}
@@ -101,6 +103,12 @@ class Store(ABC):
     @abstractmethod
     def rows(self, statement: str, **parameters: Any) -> list[Row]:
         """All rows that the statement gives, read to the end before anything else happens."""
+
+    def ask(self, statement: str, **parameters: Any) -> Answer[list[Row]]:
+        """Run a statement now, and read its rows when they are needed, before the transaction ends. Where an answer costs
+        a journey, what is asked before the first is read costs one for all."""
+        rows = self.rows(statement, **parameters)
+        return lambda: rows
 
     @abstractmethod
     def run(self, statement: str, **parameters: Any) -> None:
@@ -248,7 +256,7 @@ class Store(ABC):
         a power cut may undo it, as long as nothing later was kept; for what means nothing once its process is dead.
         """
         self._begin(asks=asks, lasting=lasting)
-        self._news, self._awake = [], set()
+        self._news, self._awake, self.leases.foreseen = [], set(), None
         self.events.uncommitted.clear()
         try:
             yield
@@ -285,6 +293,12 @@ class Store(ABC):
             if isinstance(error, StoreError) and not isinstance(error, DamagedRow):
                 raise
             self.events.add("queue.not-served", error=printable(f"{type(error).__name__}: {error}"))
+
+    @property
+    def now(self) -> Any:
+        """The clock, as the parameter `now` of a statement: one that uses nothing else of the transaction's may be the
+        first in it, and then need not wait until that has begun."""
+        return self.clock()
 
     def freed(self, type: str, resource: int | None = None, room: Room | None = None) -> None:
         """Part of the transaction that is open: somebody who waits for this type may be able to go on; with
@@ -363,10 +377,11 @@ class Store(ABC):
         if (old, new) not in _ARROWS[table]:
             raise ValueError(f"a {table} cannot go from {old} to {new}")
         statement = _move_statement(table, tuple(columns))
-        if new is LeaseStatus.PENDING:
-            self.crowded = True
         # Plain text, since what is more than that the driver first tries to adapt, which takes its time.
         self._move(table, id, old, statement, dict(columns, id=id, old=str(old), new=str(new)))
+        self.leases.foreseen = None
+        if new is LeaseStatus.PENDING:
+            self.crowded = True
 
     def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
         if not self.change(statement, **values):

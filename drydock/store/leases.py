@@ -16,7 +16,7 @@ from .offers import numbered
 from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
 
 if TYPE_CHECKING:
-    from .base import Store
+    from .base import Answer, Row, Store
 
 _COLUMNS = (
     "l.id, l.status, l.type, l.blueprints, l.owner, l.priority, l.attributes, l.slot_locks, l.fence, l.until, l.ttl,"
@@ -46,6 +46,13 @@ _ADD_TO_OTHERS = _ADD.replace(
 ) + (
     ", EXISTS (SELECT 1 FROM lease o WHERE o.status = 'pending' AND o.type = :type AND o.turn <= lease.turn AND o.id < lease.id"
     " AND o.blueprints = :blueprints AND o.attributes = :attributes AND o.request IS NULL AND o.owed IS NULL)"
+)
+
+_QUEUE = (
+    "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, until, owed,"
+    " EXISTS (SELECT 1 FROM resource r WHERE r.status IN ('pending', 'released', 'broken')"
+    " AND (r.built_for = lease.id AND r.status = 'pending' OR r.reclaimed_for = lease.id AND r.failures = 0))"
+    " FROM lease WHERE status = 'pending' AND type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most"
 )
 
 
@@ -102,11 +109,12 @@ class Waiter(NamedTuple):
 class Leases:
     def __init__(self, store: "Store") -> None:
         self._store = store
+        #: see `foresee`; nothing once a lease has changed
+        self.foreseen: tuple[str, Answer[list[Row]]] | None = None
 
     def add(self, demand: Demand, terms: Terms, owner: str, process: str | None, *, crowded: bool = True) -> Added:
         """Insert a pending lease. With `process` it ends when that process dies. Not `crowded`: nobody
         else waits."""
-        self._store.crowded = True
         row = self._store.row(
             _ADD_TO_OTHERS if crowded else _ADD,
             type=demand.type,
@@ -118,9 +126,10 @@ class Leases:
             ttl=terms.ttl,
             process=process,
             head_start=terms.priority * HEAD_START_SECONDS,
-            now=self._store.clock(),
+            now=self._store.now,
         )
         assert row is not None
+        self._store.crowded, self.foreseen = True, None
         return Added(row[0], crowded and bool(row[1]))
 
     def join(self, ids: Sequence[int]) -> None:
@@ -144,22 +153,23 @@ class Leases:
 
     def queue(self, type: str) -> Iterator[Waiter]:
         """Who waits for something of this type, in the order in which they are served."""
-        most, turn, id = FIRST_IN_THE_QUEUE, float("-inf"), 0
-        while rows := self._store.rows(
-            "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, until, owed,"
-            " EXISTS (SELECT 1 FROM resource r WHERE r.status IN ('pending', 'released', 'broken')"
-            " AND (r.built_for = lease.id AND r.status = 'pending' OR r.reclaimed_for = lease.id AND r.failures = 0))"
-            " FROM lease WHERE status = 'pending' AND type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most",
-            type=type,
-            turn=turn,
-            id=id,
-            most=most,
-        ):
-            turn, id = rows[-1][:2]
+        foreseen, self.foreseen = self.foreseen, None
+        rows = foreseen[1]() if foreseen and foreseen[0] == type else self._first(type)()
+        most = FIRST_IN_THE_QUEUE
+        while rows:
             yield from (Waiter(*row[1:]) for row in rows)
             if len(rows) < most:
                 return
             most = 1000  # whoever looks further than the first looks far
+            turn, id = rows[-1][:2]
+            rows = self._store.rows(_QUEUE, type=type, turn=turn, id=id, most=most)
+
+    def foresee(self, type: str) -> None:
+        """Ask for the `queue` of this type with what is asked next, since it will be walked before any lease in it changes."""
+        self.foreseen = type, self._first(type)
+
+    def _first(self, type: str) -> "Answer[list[Row]]":
+        return self._store.ask(_QUEUE, type=type, turn=float("-inf"), id=0, most=FIRST_IN_THE_QUEUE)
 
     def waited_for(self) -> list[str]:
         """The types that somebody waits for."""
@@ -178,6 +188,7 @@ class Leases:
     def owe(self, id: int, since: float | None) -> None:
         """Note that there is something which only the requester can look at, or that he has looked."""
         self._store.run("UPDATE lease SET owed = :since WHERE id = :id", id=id, since=since)
+        self.foreseen = None
 
     # ---- how long it lasts
 

@@ -5,8 +5,9 @@ server's, which ends with the transaction, so that nothing leaks through a poole
 met somebody. What is promised does not rest on that line: unique rows and compare-and-set hold under READ COMMITTED
 without it.
 
-A transaction is one pipeline: what gives no rows travels with the next statement that does, or with the commit. The
-server's clock is read where a transaction begins, and is the only clock in it.
+A transaction is one pipeline, and begins with the first statement in it, in the same journey: what gives no rows travels
+with the next statement that does, or with the commit. The server's clock is read where a transaction begins, and is the
+only clock in it.
 """
 
 import json
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import uniform
 from typing import Any, NamedTuple, NoReturn
 
@@ -38,7 +39,7 @@ from ..errors import (
 )
 from ..model import Finding
 from ..uptime import uptime
-from .base import STATE, Row, Store
+from .base import STATE, Answer, Row, Store
 from .heart import Heart
 from .machine import Machine
 from .postgres_address import without_password
@@ -91,20 +92,29 @@ _MAY_MAKE = (
     " ELSE has_schema_privilege($1, 'CREATE') END"
 )
 
-_BEGAN = STATE.replace("FROM store", f", {_CLOCK}, nextval('change'), pg_current_xact_id()::text FROM store").replace(
-    "config", "version, config", 1
-)
+_BEGAN = STATE.replace(
+    "FROM store",
+    f", set_config('drydock.now', ({_CLOCK})::text, true)::float8, nextval('change'), pg_current_xact_id()::text FROM store",
+).replace("config", "version, config", 1)
+#: the clock of the transaction, for a statement that is sent before the answer to that has come
+_NOW = "current_setting('drydock.now')::float8"
+_WRITING, _READING = b"BEGIN", b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# The clock is read before the turn comes: what the queue takes must not count as the clock's being ahead.
+_TURN = f"SELECT {_CLOCK}, pg_advisory_xact_lock($1)"
+_TURN_HASTY = f"{_TURN}, set_config('synchronous_commit', 'off', true)"
 
 
-class _Began(NamedTuple):
-    """What a writing transaction learns as it begins."""
+#: its text and values
+_Statement = tuple[bytes, list[Any]]
+#: the moment at which a transaction begins, until it has begun
+_UNKNOWN = object()
 
-    version: int
-    config: int
-    crowded: bool
-    now: float
-    change: int
-    xid: str
+
+class _Begins(NamedTuple):
+    """A transaction that has nothing in it yet."""
+
+    how: bytes
+    lasting: bool
 
 
 class PostgresStore(Store):
@@ -127,12 +137,14 @@ class PostgresStore(Store):
         self._pooled = False
         self._turn = 0  # the key of the advisory lock
         self._pid = os.getpid()
+        self._begins: _Begins | None = None  # a transaction that is opened by the first statement in it
         self._transaction: ExitStack | None = None
         self._pipeline: psycopg.Pipeline | None = None
         #: the changes of a status that were sent and may be unanswered: table, id, and from what
         self._moves: list[tuple[psycopg.Cursor[Row], str, int, Any]] = []
         self._moment: float | None = None  # the server's clock in the transaction that is open
         self._ahead = 0.0  # so far, at most, is the server's clock before our uptime
+        self._offered, self._crowded = 0, False
         self._change = 0
         self._xid = ""
         self._machine: Machine | None = None
@@ -247,7 +259,7 @@ class PostgresStore(Store):
         if self._pooled:
             connection.prepare_threshold = None
         else:
-            connection.prepare_threshold, connection.prepared_max = 2, 300
+            connection.prepare_threshold, connection.prepared_max = 1, 300
             connection.set_up()
             connection.add_notify_handler(lambda _: self._tell_news())
 
@@ -321,23 +333,36 @@ class PostgresStore(Store):
     # ---- statements
 
     def rows(self, statement: str, **parameters: Any) -> list[Row]:
-        text, names = _numbered(statement)
+        return self.ask(statement, **parameters)()
+
+    def ask(self, statement: str, **parameters: Any) -> Answer[list[Row]]:
+        text, names = _numbered(statement, _UNKNOWN in parameters.values())
         values = [parameters[name] for name in names]
+        if self._begins:
+            rows = self._open_in_turn(self._begins, (text, values))
+            return lambda: rows
         if self._transaction is None:
-            return self._ask(text, values)
+            rows = self._ask(text, values)
+            return lambda: rows
         with self._translated():
-            found = self._own().execute(text, values).fetchall()
+            sent = self._own().execute(text, values)
+        return partial(self._answer, sent)
+
+    def _answer(self, sent: psycopg.Cursor[Row]) -> list[Row]:
+        with self._translated():
+            found = sent.fetchall()
         self._moves.clear()  # all that was sent before is answered, too
         return found
 
     def run(self, statement: str, **parameters: Any) -> None:
-        assert self._transaction is not None
+        self._open_now()
         text, names = _numbered(statement)
         with self._translated():
             self._own().execute(text, [parameters[name] for name in names])
 
     def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
         # The server is told what must be: then nobody has to wait for its answer before going on.
+        self._open_now()
         text, names = _numbered(
             f"WITH moved AS ({statement} RETURNING 1) SELECT CASE WHEN EXISTS (SELECT FROM moved) THEN 1"
             f" ELSE ('status:' || COALESCE((SELECT status FROM {table} WHERE id = :id), 'gone'))::int END"
@@ -347,7 +372,7 @@ class PostgresStore(Store):
         self._moves.append((sent, table, id, old))
 
     def change(self, statement: str, **parameters: Any) -> int:
-        assert self._transaction is not None
+        self._open_now()
         assert self._pipeline is not None
         text, names = _numbered(statement)
         with self._translated():
@@ -380,29 +405,38 @@ class PostgresStore(Store):
         self.committed = False
         if self._process is None and self._machine is not None:
             self._process = self._machine.announce()
-        began = self._open_in_turn(lasting=lasting)
-        self.offered, self.crowded = began.config, began.crowded
-        self._moment, self._change, self._xid = began.now, began.change, began.xid
-        try:
-            if began.version == -VERSION:
-                self._refuse_frozen()
-            else:
-                self._check_version(began.version)
-        except BaseException:
-            self._undo()
-            raise
+        self._begins = _Begins(_WRITING, lasting)
 
-    def _open_in_turn(self, *, lasting: bool) -> _Began:
+    @property
+    def offered(self) -> int:
+        self._open_now()
+        return self._offered
+
+    @offered.setter
+    def offered(self, config: int) -> None:
+        self._offered = config
+
+    @property
+    def crowded(self) -> bool:
+        self._open_now()
+        return self._crowded
+
+    @crowded.setter
+    def crowded(self, crowded: bool) -> None:
+        self._crowded = crowded
+
+    def _open_now(self) -> None:
+        if self._begins:
+            self._open_in_turn(self._begins)
+
+    def _open_in_turn(self, begins: _Begins, first: _Statement | None = None) -> list[Row]:
         deadline = time.monotonic() + TURN_SECONDS
         while True:
             try:
-                began = self.insist(lambda: self._open(b"BEGIN", lasting=lasting))
+                return self.insist(lambda: self._open(begins, first))
             except StoreBusy:
                 if not self._put_out() and time.monotonic() >= deadline:
                     raise
-            else:
-                assert began is not None
-                return began
 
     def _put_out(self) -> bool:
         """End the session of who has the turn, if the server has waited for him for too long: he was stopped, or his
@@ -421,43 +455,65 @@ class PostgresStore(Store):
         return False
 
     def _begin_reading(self) -> None:
-        self.insist(lambda: self._open(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", lasting=True))
+        self._begins = _Begins(_READING, lasting=True)
 
-    def _open(self, begin: bytes, *, lasting: bool) -> _Began | None:
-        """Begin a transaction, and keep the connection until it ends. All of this is one journey to the server."""
+    def _open(self, begins: _Begins, first: _Statement | None) -> list[Row]:
+        """Begin a transaction, and keep the connection until it ends. Return the rows of its first statement. All of this is
+        one journey to the server."""
         transaction = ExitStack()
         transaction.enter_context(self._lock)
-        self._transaction = transaction
+        self._transaction, self._begins = transaction, None
         self._moves.clear()
         try:
             connection = self._reach()
             with self._translated():
                 self._pipeline = transaction.enter_context(connection.pipeline())
                 asked_at = uptime()
-                connection.execute(begin)
+                connection.execute(begins.how)
                 if self._pooled:
                     connection.set_up(transaction=True)
-                if begin != b"BEGIN":
-                    [self._moment] = connection.execute(f"SELECT {_CLOCK}").fetchone() or [None]
-                    return None
-                if not lasting:
-                    connection.execute("SET LOCAL synchronous_commit = off")
-                # The clock is read before the turn comes: what the queue takes must not count as the clock's being ahead.
-                asked = connection.execute(f"SELECT {_CLOCK}, pg_advisory_xact_lock($1)", [self._turn])
-                if not self._told:
-                    connection.execute(_BEAT, [self.process])
-                row = connection.execute(_BEGAN).fetchone()
-                if row is None:
-                    raise StoreDamaged(f"{self._where} is incomplete (its table store is empty); restore a backup")
-                self._ahead = (asked.fetchone() or row)[0] - asked_at
-                if not self._told:
-                    self._told_at = asked_at
-                return _Began(*row)
+                if begins.how == _READING:
+                    began = connection.execute(f"SELECT {_CLOCK}")
+                    sent = connection.execute(*first) if first else None
+                    [self._moment] = began.fetchone() or [None]
+                else:
+                    turn = connection.execute(_TURN if begins.lasting else _TURN_HASTY, [self._turn])
+                    if not self._told:
+                        connection.execute(_BEAT, [self.process])
+                    began = connection.execute(_BEGAN)
+                    sent = connection.execute(*first) if first else None
+                    self._has_begun(began)
+                    self._ahead = (turn.fetchone() or [0.0])[0] - asked_at
+                    if not self._told:
+                        self._told_at = asked_at
+                rows = sent.fetchall() if sent else []
         except BaseException:
-            self._undo()
+            self._abandon()
+            self._begins = begins  # nothing was done, and what follows may try again
             raise
+        return rows
+
+    def _has_begun(self, began: psycopg.Cursor[Row]) -> None:
+        """Take in what a writing transaction learns as it begins."""
+        try:
+            row = began.fetchone()
+        except psycopg.Error:
+            if began.pgresult is not None and (row := began.fetchone()):
+                self._check_version(abs(row[0]))  # why else the first statement failed is for its caller to know
+            raise
+        if row is None:
+            raise StoreDamaged(f"{self._where} is incomplete (its table store is empty); restore a backup")
+        version, self._offered, self._crowded, self._moment, self._change, self._xid = row
+        if version == -VERSION:
+            self._refuse_frozen()
+        else:
+            self._check_version(version)
 
     def _commit(self) -> None:
+        if self._begins and not self._awake:  # nothing was done in it
+            self._begins, self.committed = None, True
+            return
+        self._open_now()
         moment, started = self._moment, self._started
         try:
             with self._translated():
@@ -516,6 +572,10 @@ class PostgresStore(Store):
         self._undo()
 
     def _undo(self) -> None:
+        self._begins = None
+        self._abandon()
+
+    def _abandon(self) -> None:
         if self._transaction is None:
             return
         connection = self._connection
@@ -548,6 +608,7 @@ class PostgresStore(Store):
                 self._pipeline.sync()
 
     def confirm(self) -> None:
+        self._open_now()
         assert self._pipeline is not None
         with self._translated():
             self._pipeline.sync()
@@ -622,7 +683,14 @@ class PostgresStore(Store):
     def _now(self) -> float:
         """The server's clock: in a transaction, as that began; outside, rather before it than behind, so that no holder
         trusts in a lease for too long."""
+        self._open_now()
         return self._moment if self._moment is not None else self._ahead + uptime()
+
+    @property
+    def now(self) -> Any:
+        if self._begins and self.clock == self._now:
+            return _UNKNOWN
+        return self.clock()  # which may be one that was handed in
 
     # ---- the living
 
@@ -745,6 +813,7 @@ class PostgresStore(Store):
         pass  # the commit has done it
 
     def version(self) -> int:
+        self._open_now()
         if self._moment is not None and self._transaction is not None:
             return self._change
         # The number grows as a transaction begins. While one is under way its sign tells, so that its end changes it, too.
@@ -801,8 +870,11 @@ def _channel(process: str) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
-    """A statement with `:name` parameters as PostgreSQL takes it, and the names in the order of their numbers."""
+def _numbered(statement: str, at_once: bool = False) -> tuple[bytes, tuple[str, ...]]:
+    """A statement with `:name` parameters as PostgreSQL takes it, and the names in the order of their numbers. `at_once`:
+    before it is known what `:now` is."""
+    if at_once:
+        statement = re.sub(r"(?<![:\w]):now\b", _NOW, statement)
     names: dict[str, int] = {}
     text = _PARAMETER.sub(lambda found: f"${names.setdefault(found[1], len(names) + 1)}", statement)
     return text.encode(), tuple(names)

@@ -33,6 +33,8 @@ _SETTINGS = {
     # The queue is short when statistics are taken, and long when it matters: plans must not rest on its length.
     "enable_seqscan": "off",
     "jit": "off",
+    # What is planned once need not be planned five times more before the server believes it: no plan rests on a value.
+    "plan_cache_mode": "force_generic_plan",
 }
 #: the server finds out that a wire is dead, and ends what was open there
 _KEEP_ALIVE = (

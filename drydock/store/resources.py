@@ -11,7 +11,7 @@ from .offers import UNLIMITED, numbered
 from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
 
 if TYPE_CHECKING:
-    from .base import Store
+    from .base import Answer, Store
 
 #: what `from_row` reads, for the aliases r (resource) and p (its blueprint)
 COLUMNS = (
@@ -272,17 +272,21 @@ class Resources:
 
     # ---- changing
 
-    def take_seat(self, id: int) -> int | None:
-        """Count one more lease and raise the fence; return the fence, or None when there is no seat (any more), or
+    def take_seat(self, id: int) -> "Answer[int | None]":
+        """Count one more lease and raise the fence; the answer is the fence, or None when there is no seat (any more), or
         its time is up: then it is about to go, and would take the lease with it."""
-        row = self._store.row(
+        rows = self._store.ask(
             "UPDATE resource SET used = used + 1, fence = fence + 1"
             " WHERE id = :id AND status = 'active' AND open = 1 AND used < seats AND rests_until IS NULL"
             " AND (until IS NULL OR until > :now) RETURNING fence",
             id=id,
             now=self._store.clock(),
         )
-        return row[0] if row else None
+        return lambda: next((fence for (fence,) in rows()), None)
+
+    def untake_seat(self, id: int) -> None:
+        """Undo what `take_seat` did in this transaction."""
+        self._store.run("UPDATE resource SET used = used - 1, fence = fence - 1 WHERE id = :id", id=id)
 
     def leave_seat(self, id: int) -> Left:
         """Count one lease less. Idle time counts from now."""

@@ -14,7 +14,7 @@ from ..slots import SlotLock
 from .records import moment, reads, text
 
 if TYPE_CHECKING:
-    from .base import Store
+    from .base import Answer, Row, Store
 
 #: Counts up from 0 as long as that slot is taken, so it costs what is taken, not what there is. The walk itself gives the
 #: order: a join would come in whichever the server likes.
@@ -26,6 +26,7 @@ WITH RECURSIVE slot (number) AS (
 )
 SELECT max(number) FROM slot
 """
+_TAKE = "INSERT INTO slot_lock (key, holder, taken_at) VALUES (:key, :holder, :now) ON CONFLICT DO NOTHING RETURNING 1"
 
 
 class SlotLocks:
@@ -38,17 +39,23 @@ class SlotLocks:
         A key that the same holder has counts as taken, and a key asked for twice is one key. When it raises, nothing
         is taken that was not held before.
         """
+        return self.ask_for(locks, holder)()
+
+    def ask_for(self, locks: Iterable[SlotLock], holder: str) -> "Answer[list[str]]":
+        """Take them as `take` does, which is answered when the keys are needed; to be called once."""
+        asked = []
+        for lock in sorted(set(locks)):
+            key = lock.key if not lock.of else self._numbered(lock, holder)
+            answer = self._store.ask(_TAKE, key=key, holder=holder, now=self._store.clock())
+            asked.append((key, answer))
+        return lambda: self._taken(asked, holder)
+
+    def _taken(self, asked: "Iterable[tuple[str, Answer[list[Row]]]]", holder: str) -> list[str]:
         taken: list[str] = []
         new: list[str] = []
         held: dict[str, str] = {}
-        for lock in sorted(set(locks)):
-            key = lock.key if not lock.of else self._numbered(lock, holder)
-            if self._store.change(
-                "INSERT INTO slot_lock (key, holder, taken_at) VALUES (:key, :holder, :now) ON CONFLICT DO NOTHING",
-                key=key,
-                holder=holder,
-                now=self._store.clock(),
-            ):
+        for key, answer in asked:
+            if answer():
                 taken.append(key)
                 new.append(key)
                 continue

@@ -291,7 +291,7 @@ def test_a_hundred_seats_hold_a_hundred_leases_and_no_more(stage: Stage) -> None
     with pytest.raises(NothingFree):
         stage.lease("host")
     with stage.store.write():
-        assert stage.store.resources.take_seat(1) is None
+        assert stage.store.resources.take_seat(1)() is None
 
 
 def test_what_nobody_can_ever_serve_is_refused_and_leaves_nothing(stage: Stage) -> None:

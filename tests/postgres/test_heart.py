@@ -75,7 +75,7 @@ def test_who_has_written_nothing_is_believed_for_ever_and_who_has_for_its_life(p
     store = opened(postgres_store)
     assert store.life_left() is None
     with store.write():
-        pass
+        store.rows("SELECT 1")
     left = store.life_left()
     assert left is not None
     assert 0 < left <= LIFE_SECONDS
@@ -83,7 +83,7 @@ def test_who_has_written_nothing_is_believed_for_ever_and_who_has_for_its_life(p
 
 def test_life_counts_from_before_the_beat_was_sent(store: PostgresStore, wire: Wire) -> None:
     with store.write():
-        pass
+        store.rows("SELECT 1")
     wire.stall()
     beating = threading.Thread(target=store.beat)
     beating.start()
@@ -99,7 +99,7 @@ def test_life_counts_from_before_the_beat_was_sent(store: PostgresStore, wire: W
 def test_a_connection_that_is_made_anew_tells_at_once(store: PostgresStore, wire: Wire, postgres_store: str) -> None:
     observer = opened(postgres_store)
     with store.write():
-        pass
+        store.rows("SELECT 1")
     assert store._heart is not None
     store._heart.stop()
     with observer.write():  # as a server may that has crashed
@@ -115,7 +115,7 @@ def test_the_queue_of_writers_does_not_put_the_clock_ahead(postgres_store: str) 
 
     def write() -> None:
         with second.write():
-            pass
+            second.rows("SELECT 1")
 
     writing = threading.Thread(target=write)
     with first.write():
