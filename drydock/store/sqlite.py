@@ -62,7 +62,8 @@ class SqliteStore(Store):
         self._turnstile = turnstile  # None: read-only
         self._execute = connection.execute
         self._pid = os.getpid()
-        self._files = _identities(path)
+        self._log = path + "-wal"
+        self._files = _identity(path), _identity(self._log)
         self._process: str | None = None
         self._wakeups = Wakeups(path + ".wake")
         self._reserve = Reserve(path + ".reserve")
@@ -173,7 +174,10 @@ class SqliteStore(Store):
         self._set_hasty(not lasting and self._is_full)
         self._turnstile.enter(self.patience_seconds)
         try:
-            self._check_files()  # what is written into a lost log might be copied over the database as we leave
+            if (
+                _identity(self._log) != self._files[1]
+            ):  # what is written into a lost one might be copied over the database
+                self._check_files()
             if is_scarce:
                 self._lend()
             self._execute("BEGIN IMMEDIATE")
@@ -253,7 +257,7 @@ class SqliteStore(Store):
         # SQLite goes on writing into a file that has lost its name, and reports success. Its log is one: whoever closes the
         # store last takes it away, and that may be anybody once a program of this process has opened and closed the store
         # by itself, since the kernel then drops the lock which says that we are here.
-        if _identities(self.path) != self._files:
+        if (_identity(self.path), _identity(self._log)) != self._files:
             raise StoreDamaged(
                 f"the store {quoted(self.path)} or its log was deleted or replaced while in use; run the command again"
             )
@@ -488,10 +492,6 @@ def _synchronous() -> str:
     if value not in ("full", "normal"):
         raise ConfigError(f"{DURABILITY} must be full or normal, not {quoted(value)}")
     return value.upper()
-
-
-def _identities(path: str) -> tuple[tuple[int, int] | None, ...]:
-    return _identity(path), _identity(path + "-wal")
 
 
 def _identity(path: str) -> tuple[int, int] | None:
