@@ -11,7 +11,7 @@ from conftest import Clock
 from drydock import request, serving, tending
 from drydock.endings import release_lease
 from drydock.engine import Engine
-from drydock.errors import DrydockError, NothingFree
+from drydock.errors import DrydockError, LeaseLost, NothingFree
 from drydock.model import LeaseStatus, ResourceStatus
 from drydock.testing.children import Child
 
@@ -231,6 +231,20 @@ def test_each_is_handed_over_with_a_fence_of_its_own(stage: Stage) -> None:
     for actor in actors:
         actor.result()
     assert order == [(number, number) for number in range(2, 18)]
+
+
+def test_who_leaves_the_queue_in_the_transaction_that_frees_a_thing_is_passed_over(stage: Stage) -> None:
+    """The queue may have been asked for as the thing was given back, before he left."""
+    stage.offer(lab=ONE_HOST)
+    held = stage.lease("host")
+    head, behind = Waiter(stage), Waiter(stage)
+    with stage.store.write():
+        release_lease(stage.store, held.id, None)
+        release_lease(stage.store, head.id, None)
+    assert stage.events("queue.not-served") == []
+    finish(stage, behind)
+    head.go()
+    assert isinstance(head.actor.error(), LeaseLost)
 
 
 # ---- who is woken
