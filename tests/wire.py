@@ -17,7 +17,8 @@ class Wire:
     """Listens on loopback and passes on what is sent, both ways, until told otherwise. `url` is the way through it.
 
     `at_commit` says what becomes of the next commit that is sent: "lost" is cut before it is passed on, "unanswered"
-    after the server has answered, "held" is kept, and all else with it, until `cut`; then `held` is set.
+    after the server has answered, "held" is kept, and all else with it, until `cut`; then `held` is set. `journeys` counts
+    how often the server has answered what was sent before, of a client that has one connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -29,6 +30,8 @@ class Wire:
         here = self._listener.getsockname()[1]
         self.url = f"postgresql://{given['user']}{password}@127.0.0.1:{here}/{given['dbname']}"
         self.at_commit = ""
+        self.journeys = 0
+        self._asked = False
         self.held = threading.Event()
         self.silenced = threading.Event()  # something was sent while nothing was passed on
         self._passes = threading.Event()
@@ -108,6 +111,9 @@ class Wire:
                 if not asks and self.at_commit == "unanswered" and COMMIT in data:
                     self.at_commit = ""
                     break
+                if not asks:
+                    self.journeys += self._asked
+                self._asked = asks
                 target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):
