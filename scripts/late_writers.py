@@ -1,15 +1,15 @@
 """Holders that are stopped past their ttl and go on late: is every late write refused?
 
-`python scripts/late_writers.py [ROUNDS]`. In each round a process leases a host with a ttl, makes sure that it holds
-it, and is stopped (SIGSTOP). The next one is granted when the ttl is over, and writes. Then the first goes on where it
-was: it writes, and then renews. Prints one JSON line: how many rounds, how many late writes were refused, how many late
-renewals were told that the lease is lost, how many rounds left the content of the second.
+In each round a process leases a host with a ttl, makes sure that it holds it, and is stopped (SIGSTOP). The next one is
+granted when the ttl is over, and writes. Then the first goes on where it was: it writes, and then renews. Prints one
+JSON line: how many rounds, how many late writes were refused, how many late renewals were told that the lease is lost,
+how many rounds left the content of the second.
 """
 
+import argparse
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -84,5 +84,7 @@ def play(folder: Path, rounds: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", type=int, nargs="?", default=1000, metavar="ROUNDS", help="[default: 1000]")
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(play(Path(folder), int(sys.argv[1]) if len(sys.argv) > 1 else 1000)))
+        print(json.dumps(play(Path(folder), parser.parse_args().rounds)))

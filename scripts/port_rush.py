@@ -1,6 +1,6 @@
 """Many processes lease ports and really listen on them, while others use ports without asking: does any bind fail?
 
-`python scripts/port_rush.py [LEASES [RUNS]]`, with 200 ports and 16 processes. Two rounds, each on a store of its own:
+There are 200 ports and 16 processes. Two rounds, each on a store of its own:
 
 asked   Processes lease through the Python API, LEASES in all. Each binds its port, listens, and is sent its own lease's
         number over a connection. Twenty servers that never asked have sat down, after the pool was applied, among the
@@ -13,6 +13,7 @@ Prints one JSON line for each: how many leases, how many binds failed, how many 
 often a port was found to be in use and passed over, and how often somebody outside came to have one.
 """
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -168,11 +169,15 @@ def run(folder: Path, runs: int) -> dict[str, float]:
     return came
 
 
-def main(leases: str = "10000", runs: str = "400") -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("leases", type=int, nargs="?", default=10_000, metavar="LEASES", help="[default: 10000]")
+    parser.add_argument("runs", type=int, nargs="?", default=400, metavar="RUNS", help="[default: 400]")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps({"asked": asked(Path(folder), int(leases))}), flush=True)
-        print(json.dumps({"run": run(Path(folder), int(runs))}))
+        print(json.dumps({"asked": asked(Path(folder), options.leases)}), flush=True)
+        print(json.dumps({"run": run(Path(folder), options.runs)}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
