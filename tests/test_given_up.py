@@ -82,8 +82,10 @@ def test_others_who_use_it_go_on_and_nobody_joins_them(engine: Engine) -> None:
     first, second = hold(engine), hold(engine)
     engine.release(first.id, broken="slow")
     engine.verify(second.id, fence=second.fence)
-    with pytest.raises(NothingFree):
-        hold(engine)
+    for seats in (3, 4):
+        with pytest.raises(NothingFree):
+            hold(engine)
+        apply(engine, pool(seats=seats + 1))
     engine.release(second.id)
     third = hold(engine)
     assert third.resource is not None

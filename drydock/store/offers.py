@@ -391,7 +391,7 @@ class Offers:
             "UPDATE resource SET open = CASE WHEN binding IS NULL OR EXISTS (SELECT 1 FROM binding b"
             " WHERE b.id = resource.binding AND b.enabled = 1 AND b.in_service = 1 AND b.listed = 1 AND b.missing = 0"
             " AND b.attributes = resource.attributes AND b.shape = resource.shape) THEN 1 ELSE 0 END"
-            " * CASE WHEN until <= :now THEN 0 ELSE 1 END,"
+            " * CASE WHEN given_up = 1 OR until <= :now THEN 0 ELSE 1 END,"
             " seats = COALESCE((SELECT p.seats FROM blueprint p WHERE p.id = :blueprint), :unlimited)"
             " WHERE blueprint = :blueprint AND status <> 'destroyed'",
             blueprint=blueprint,

@@ -210,6 +210,8 @@ CREATE INDEX binding_free ON binding (shape, id)
     WHERE resource IS NULL AND enabled = 1 AND in_service = 1 AND listed = 1 AND missing = 0;
 """
 
+GIVEN_UP = "ALTER TABLE resource ADD COLUMN given_up BIGINT NOT NULL DEFAULT 0"
+
 #: each is made once, in order; a new one is added at the end
-CHANGES = (FIRST_TABLES, STANDING_AND_LOOKING)
+CHANGES = (FIRST_TABLES, STANDING_AND_LOOKING, GIVEN_UP)
 VERSION = len(CHANGES)

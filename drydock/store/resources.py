@@ -323,12 +323,7 @@ class Resources:
 
     def close(self, id: int) -> None:
         """Let it take no new lease, whatever is offered later, and go with its last."""
-        # What others use as well goes by `open` alone: its end must not be that of their leases.
-        self._store.run(
-            "UPDATE resource SET open = 0, until = CASE WHEN used > 1 THEN until ELSE :now END WHERE id = :id",
-            id=id,
-            now=self._store.clock(),
-        )
+        self._store.run("UPDATE resource SET open = 0, given_up = 1 WHERE id = :id", id=id)
 
     def rested(self, now: float) -> bool:
         """Whether one has rested long enough, or would rest for too long."""

@@ -278,3 +278,12 @@ CREATE INDEX binding_free ON binding (shape, id)
 @migrations()
 def standing_and_looking(db: "Database") -> None:
     _run(db, STANDING_AND_LOOKING)
+
+
+# What a holder has given up as broken is offered no more, whatever is applied before its last holder has gone.
+GIVEN_UP = "ALTER TABLE resource ADD COLUMN given_up INTEGER NOT NULL DEFAULT 0"
+
+
+@migrations()
+def given_up(db: "Database") -> None:
+    _run(db, GIVEN_UP)
