@@ -264,7 +264,8 @@ class PostgresStore(Store):
             connection.add_notify_handler(lambda _: self._tell_news())
 
     def _own(self) -> Connection:
-        """The connection of the transaction that is open. Never another one: what is lost with it is lost."""
+        """The connection of the transaction, which this opens unless it is. Never another one: what is lost with it is lost."""
+        self._open_now()
         connection = self._connection
         if connection is None or connection.closed:
             raise StoreAway(f"{self._where} went away; nothing was changed")
@@ -355,14 +356,12 @@ class PostgresStore(Store):
         return found
 
     def run(self, statement: str, **parameters: Any) -> None:
-        self._open_now()
         text, names = _numbered(statement)
         with self._translated():
             self._own().execute(text, [parameters[name] for name in names])
 
     def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
         # The server is told what must be: then nobody has to wait for its answer before going on.
-        self._open_now()
         text, names = _numbered(
             f"WITH moved AS ({statement} RETURNING 1) SELECT CASE WHEN EXISTS (SELECT FROM moved) THEN 1"
             f" ELSE ('status:' || COALESCE((SELECT status FROM {table} WHERE id = :id), 'gone'))::int END"
@@ -372,11 +371,10 @@ class PostgresStore(Store):
         self._moves.append((sent, table, id, old))
 
     def change(self, statement: str, **parameters: Any) -> int:
-        self._open_now()
-        assert self._pipeline is not None
         text, names = _numbered(statement)
         with self._translated():
             answer = self._own().execute(text, [parameters[name] for name in names])
+            assert self._pipeline is not None
             self._pipeline.sync()
             return answer.rowcount
 
@@ -608,9 +606,9 @@ class PostgresStore(Store):
                 self._pipeline.sync()
 
     def confirm(self) -> None:
-        self._open_now()
-        assert self._pipeline is not None
         with self._translated():
+            self._own()
+            assert self._pipeline is not None
             self._pipeline.sync()
 
     @contextmanager
@@ -873,8 +871,10 @@ def _channel(process: str) -> str:
 def _numbered(statement: str, at_once: bool = False) -> tuple[bytes, tuple[str, ...]]:
     """A statement with `:name` parameters as PostgreSQL takes it, and the names in the order of their numbers. `at_once`:
     before it is known what `:now` is."""
-    if at_once:
-        statement = re.sub(r"(?<![:\w]):now\b", _NOW, statement)
     names: dict[str, int] = {}
-    text = _PARAMETER.sub(lambda found: f"${names.setdefault(found[1], len(names) + 1)}", statement)
+
+    def number(found: re.Match[str]) -> str:
+        return _NOW if at_once and found[1] == "now" else f"${names.setdefault(found[1], len(names) + 1)}"
+
+    text = _PARAMETER.sub(number, statement)
     return text.encode(), tuple(names)

@@ -174,9 +174,8 @@ class SqliteStore(Store):
         self._set_hasty(not lasting and self._is_full)
         self._turnstile.enter(self.patience_seconds)
         try:
-            if (
-                _identity(self._log) != self._files[1]
-            ):  # what is written into a lost one might be copied over the database
+            # What is written into a lost log might be copied over the database as we leave.
+            if _identity(self._log) != self._files[1]:
                 self._check_files()
             if is_scarce:
                 self._lend()

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from conftest import LAB
+from conftest import LAB, until
 from wire import Wire
 
 from drydock.config import parse_pool
@@ -63,8 +63,7 @@ def test_in_a_crowd_asking_is_two_journeys_and_handing_over_four(counted: Counte
     waits = Engine(open_store(postgres_url))
     waiting = threading.Thread(target=lease, args=(waits, None))
     waiting.start()
-    while not counted.store.leases.waited_for():
-        pass
+    until(lambda: bool(counted.store.leases.waited_for()))
     counted.journeys.clear()
     with pytest.raises(NothingFree):
         lease(counted.engine)
