@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import until
 
 import drydock
 from drydock import errors
@@ -166,8 +167,7 @@ def test_a_lease_waits_until_another_thread_gives_back(dock: Connection, store_a
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    while not any(lease.status == "pending" for lease in dock.leases()):
-        pass
+    until(lambda: any(lease.status == "pending" for lease in dock.leases()))
     assert got == []
     held.release()
     waiter.join(60)

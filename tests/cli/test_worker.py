@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import LAB, Cli
+from conftest import LAB, Cli, until
 
 import drydock
 from drydock.engine import Engine
@@ -176,8 +176,7 @@ def test_a_hook_that_runs_comes_to_its_end_first_unless_told_twice(
     assert cli("lease", "-t", "slow").returncode == 0
     worker = start()
     cli("release", "1")
-    while not started.exists():
-        time.sleep(0.005)
+    until(started.exists)
     worker.process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         worker.process.wait(0.5)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import LAB
+from conftest import LAB, until
 from wire import Wire
 
 import drydock
@@ -119,9 +119,9 @@ def test_the_queue_of_writers_does_not_put_the_clock_ahead(postgres_store: str) 
 
     writing = threading.Thread(target=write)
     with first.write():
+        first.rows("SELECT 1")  # its turn begins with this
         writing.start()
-        while not first.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-            pass
+        until(lambda: bool(first.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")))
         since = time.monotonic()
         while time.monotonic() < since + 2:
             first.rows("SELECT 1")
