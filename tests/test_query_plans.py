@@ -31,7 +31,7 @@ TINY_ALIASES = {"p", "s", "slot", "counted", "CONSTANT"}
 #: read whole: these indexes hold nothing but what is on its way, or bound to a process that lives
 SHORT = {"lease_moving", "lease_process", "resource_moving", "resource_closed"}
 #: what reads all of the queue: whether anybody waits takes its first entry, what they wait for is asked when an offer changes
-QUEUE = re.compile(rf"{re.escape(STATE)}|SELECT DISTINCT type FROM lease")
+QUEUE = re.compile(rf"{re.escape(STATE)}|SELECT DISTINCT type FROM waiting")
 
 HOSTS = [
     {"name": f"h{n}", "address": f"10.0.0.{n}", "attributes": {"arch": "arm64" if n % 2 else "x86_64"}}

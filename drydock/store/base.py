@@ -23,7 +23,7 @@ from .resources import Resources, Room
 from .slot_locks import SlotLocks
 
 #: what each transaction must know when it begins: what is offered, and whether anybody waits
-STATE = "SELECT config, EXISTS (SELECT 1 FROM lease WHERE status = 'pending') FROM store WHERE id = 1"
+STATE = "SELECT config, EXISTS (SELECT 1 FROM waiting) FROM store WHERE id = 1"
 #: the event that says where a frozen store has gone
 FROZEN = "store.frozen"
 #: no hook is told to wait for longer
@@ -93,6 +93,8 @@ class Store(ABC):
     crowded: bool = False
     #: whether `wait_for_news` tells only that something has changed, since nobody can be woken
     guesses: bool = False
+    #: whether an index may lead to much that is no more there, since somebody may still look at it
+    walks_through_the_dead: bool = False
     #: whether what was not lasting may be undone while this process lives on, and its numbers be given to others
     may_forget: bool = False
     #: whether the last transaction was kept; after an interruption nothing else tells

@@ -1,6 +1,6 @@
 """Leases: asked for, queued, granted, ended. A lease that is over costs nothing but its row.
 
-The queue is the pending leases in the order of `turn`: the moment at which they asked, less a head start for each step
+The queue (`waiting`) is the pending leases in the order of `turn`: the moment at which they asked, less a head start for each step
 of priority. That key never changes, so an index keeps the order, and so ageing is bounded: nobody is passed by a
 request that came more than its head start later.
 """
@@ -44,15 +44,15 @@ _ADD_TO_OTHERS = _ADD.replace(
     f"COALESCE((SELECT {_LAST_ASKED_AT} FROM lease WHERE id = (SELECT max(id) FROM lease) AND {_LAST_ASKED_AT} > :now), :now)"
     " - :head_start",
 ) + (
-    ", EXISTS (SELECT 1 FROM lease o WHERE o.status = 'pending' AND o.type = :type AND o.turn <= lease.turn AND o.id < lease.id"
+    ", EXISTS (SELECT 1 FROM waiting o WHERE o.type = :type AND o.turn <= lease.turn AND o.id < lease.id"
     " AND o.blueprints = :blueprints AND o.attributes = :attributes AND o.request IS NULL AND o.owed IS NULL)"
 )
 
 _QUEUE = (
     "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, until, owed,"
     " EXISTS (SELECT 1 FROM resource r WHERE r.status IN ('pending', 'released', 'broken')"
-    " AND (r.built_for = lease.id AND r.status = 'pending' OR r.reclaimed_for = lease.id AND r.failures = 0))"
-    " FROM lease WHERE status = 'pending' AND type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most"
+    " AND (r.built_for = waiting.id AND r.status = 'pending' OR r.reclaimed_for = waiting.id AND r.failures = 0))"
+    " FROM waiting WHERE type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most"
 )
 
 
@@ -146,7 +146,7 @@ class Leases:
     def outlook(self, type: str) -> tuple[int, bool]:
         """What whoever is about to ask for this type must know: `Offers.config()`, and whether others wait for it."""
         row = self._store.row(
-            "SELECT config, EXISTS (SELECT 1 FROM lease WHERE status = 'pending' AND type = :type) FROM store WHERE id = 1",
+            "SELECT config, EXISTS (SELECT 1 FROM waiting WHERE type = :type) FROM store WHERE id = 1",
             type=type,
         )
         return (row[0], bool(row[1])) if row else (0, False)
@@ -173,12 +173,12 @@ class Leases:
 
     def waited_for(self) -> list[str]:
         """The types that somebody waits for."""
-        return [type for (type,) in self._store.rows("SELECT DISTINCT type FROM lease WHERE status = 'pending'")]
+        return [type for (type,) in self._store.rows("SELECT DISTINCT type FROM waiting")]
 
     def ahead_of(self, lease: int, type: str) -> int:
         """How many requests for the same type are served before this one."""
         row = self._store.row(
-            "SELECT count(DISTINCT COALESCE(request, id)) FROM lease WHERE status = 'pending' AND type = :type"
+            "SELECT count(DISTINCT COALESCE(request, id)) FROM waiting WHERE type = :type"
             " AND (turn, id) < (SELECT turn, id FROM lease WHERE id = :lease)",
             type=type,
             lease=lease,

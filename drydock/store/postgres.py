@@ -65,6 +65,8 @@ LONG = "drydock, for long"
 LOOK_EVERY_SECONDS = 0.1
 
 MOST_KNOWN = 10_000
+#: so many transactions, and so many more for each who waits, use one part of the index of the queue
+GENERATION, GENERATION_PER_WAITER = 1000, 4
 #: nobody writes so many while a server is tried again
 EVENTS_LOOKED_AT = 1_000_000
 
@@ -94,8 +96,15 @@ _MAY_MAKE = (
 
 _BEGAN = STATE.replace(
     "FROM store",
-    f", set_config('drydock.now', ({_CLOCK})::text, true)::float8, nextval('change'), pg_current_xact_id()::text FROM store",
+    f", set_config('drydock.now', ({_CLOCK})::text, true)::float8, nextval('change'), next_generation_at, pg_current_xact_id()::text FROM store",
 ).replace("config", "version, config", 1)
+#: Let all who wait move on in the index of the queue. It pays once there are more dead entries than waiters; whoever was
+#: left behind is taken along, too.
+_MOVE_ON = (
+    "WITH moved AS (UPDATE lease SET generation = (SELECT generation + 1 FROM store) WHERE status = 'pending' RETURNING 1)"
+    " UPDATE store SET generation = generation + 1,"
+    f" next_generation_at = CAST(:change AS BIGINT) + {GENERATION} + {GENERATION_PER_WAITER} * (SELECT count(*) FROM moved)"
+)
 #: the clock of the transaction, for a statement that is sent before the answer to that has come
 _NOW = "current_setting('drydock.now')::float8"
 _WRITING, _READING = b"BEGIN", b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -122,6 +131,7 @@ class PostgresStore(Store):
 
     wakes_surely = True
     may_forget = True
+    walks_through_the_dead = True
 
     def __init__(self, url: str) -> None:
         super().__init__(self._now, self._now)
@@ -501,11 +511,13 @@ class PostgresStore(Store):
             raise
         if row is None:
             raise StoreDamaged(f"{self._where} is incomplete (its table store is empty); restore a backup")
-        version, self._offered, self._crowded, self._moment, self._change, self._xid = row
+        version, self._offered, self._crowded, self._moment, self._change, next_generation_at, self._xid = row
         if version == -VERSION:
             self._refuse_frozen()
         else:
             self._check_version(version)
+            if self._change >= next_generation_at:
+                self.run(_MOVE_ON, change=self._change)
 
     def _commit(self) -> None:
         if self._begins and not self._awake:  # nothing was done in it
@@ -625,7 +637,7 @@ class PostgresStore(Store):
     def columns(self, table: str) -> list[str]:
         found = self.rows(
             "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attnum > 0"
-            " AND NOT attisdropped ORDER BY attnum",
+            " AND NOT attisdropped AND attname <> 'generation' ORDER BY attnum",
             table=table,
         )
         return [name for (name,) in found]

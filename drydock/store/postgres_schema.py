@@ -212,6 +212,21 @@ CREATE INDEX binding_free ON binding (shape, id)
 
 GIVEN_UP = "ALTER TABLE resource ADD COLUMN given_up BIGINT NOT NULL DEFAULT 0"
 
+# An index keeps an entry for each lease that ever waited until no transaction is left that might look at it, and a
+# transaction may be open for hours. So all who wait move on to a new part of the index now and then (see `move_on`), and
+# what is dead in the old parts is never walked through again.
+THE_QUEUE = f"""
+ALTER TABLE store ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE store ADD COLUMN next_generation_at BIGINT NOT NULL DEFAULT 0;
+CREATE FUNCTION generation() RETURNS BIGINT LANGUAGE sql STABLE AS 'SELECT generation FROM {SCHEMA}.store';
+
+ALTER TABLE lease ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE lease ALTER COLUMN generation SET DEFAULT {SCHEMA}.generation();
+DROP INDEX lease_queue;
+CREATE INDEX lease_queue ON lease (generation, type, turn, id) WHERE status = 'pending';
+CREATE VIEW waiting AS SELECT * FROM lease WHERE status = 'pending' AND generation = (SELECT generation FROM store);
+"""
+
 #: each is made once, in order; a new one is added at the end
-CHANGES = (FIRST_TABLES, STANDING_AND_LOOKING, GIVEN_UP)
+CHANGES = (FIRST_TABLES, STANDING_AND_LOOKING, GIVEN_UP, THE_QUEUE)
 VERSION = len(CHANGES)

@@ -30,8 +30,10 @@ _SETTINGS = {
     "lock_timeout": f"{IDLE_SECONDS:.0f}s",
     "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
     "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:.0f}s",
-    # The queue is short when statistics are taken, and long when it matters: plans must not rest on its length.
+    # The queue is short when statistics are taken, and long when it matters, and so is what is dead: plans must not rest
+    # on their length. Whatever stops at the first row that it finds walks along the index that has the order.
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "jit": "off",
     # What is planned once need not be planned five times more before the server believes it: no plan rests on a value.
     "plan_cache_mode": "force_generic_plan",

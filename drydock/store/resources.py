@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..attributes import canonical
@@ -26,6 +27,11 @@ _COOLDOWN = "(SELECT cooldown FROM blueprint WHERE id = resource.blueprint)"
 _TOO_LONG = f"rests_until > :now + 1 + {_COOLDOWN}"
 _ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
 _OWN_ROOM_COLUMNS = _ROOM_COLUMNS.replace("r.", "")  # RETURNING knows no alias
+
+
+ALWAYS = float("-inf")
+#: for so long a resource that came back into play may be passed over for one that was used later
+LATELY_SECONDS = 10.0
 
 
 class Room(NamedTuple):
@@ -64,6 +70,8 @@ class Left(NamedTuple):
 class Resources:
     def __init__(self, store: "Store") -> None:
         self._store = store
+        #: for each set of shapes, since when the least recently used was idle when we looked last, and when that was
+        self._lately: dict[tuple[int, ...], tuple[float, float]] = {}
 
     def add(
         self,
@@ -136,23 +144,44 @@ class Resources:
     # ---- choosing
 
     def best_room(self, shapes: Sequence[int], *, shared: bool) -> Room | None:
-        """The resource of these shapes that `with_room` of each would name first, all taken together."""
+        """The resource of these shapes that `with_room` of each would name first, all taken together.
+
+        Where the dead are walked through, it may pass over one that came back into play during the last seconds.
+        """
+        if shared or not self._store.walks_through_the_dead:
+            return self._best_room(shapes, shared)
+        # Least recently used first is dead first, too. What was dead when we looked last is not walked through again.
+        now, key = monotonic(), tuple(shapes)
+        since, looked_at = self._lately.get(key, (ALWAYS, now))
+        found = self._best_room(shapes, shared, since) if now < looked_at + LATELY_SECONDS else None
+        if found is None:
+            found, looked_at = self._best_room(shapes, shared), now
+        if found is not None:
+            self._lately[key] = found.idle_since, looked_at
+        return found
+
+    def _best_room(self, shapes: Sequence[int], shared: bool, since: float = ALWAYS) -> Room | None:
+        """Of those that were idle at `since` for the first time, or later."""
+        if len(shapes) == 1:
+            return next(iter(self.with_room(shapes[0], shared=shared, most=1, since=since)), None)
         names, parameters = numbered(shapes)
         row = self._store.row(
             f"SELECT {_ROOM_COLUMNS} FROM shape s JOIN resource r ON r.id = (SELECT r.id FROM resource r"
             f" WHERE {_ROOM} AND r.shape = s.id AND {_order(shared)} LIMIT 1)"
             f" WHERE s.id IN ({names}) ORDER BY r.used, r.idle_since, r.id LIMIT 1",
+            since=since,
             **parameters,
         )
         return Room(*row) if row else None
 
-    def with_room(self, shape: int, *, shared: bool, most: int) -> list[Room]:
+    def with_room(self, shape: int, *, shared: bool, most: int, since: float = ALWAYS) -> list[Room]:
         """Resources of a shape with a free seat: unused ones, least recently used first; or, `shared`, used ones,
         least used first."""
         rows = self._store.rows(
             f"SELECT {_ROOM_COLUMNS} FROM resource r WHERE {_ROOM} AND r.shape = :shape AND {_order(shared)} LIMIT :most",
             shape=shape,
             most=most,
+            since=since,
         )
         return [Room(*row) for row in rows]
 
@@ -496,4 +525,6 @@ EVERY = (f"SELECT {COLUMNS} {_FROM} WHERE r.id > :after ORDER BY r.id LIMIT :mos
 
 
 def _order(shared: bool) -> str:
-    return "r.used > 0 ORDER BY r.used, r.idle_since, r.id" if shared else "r.used = 0 ORDER BY r.idle_since, r.id"
+    if shared:
+        return "r.used > 0 AND r.idle_since >= :since ORDER BY r.used, r.idle_since, r.id"
+    return "r.used = 0 AND r.idle_since >= :since ORDER BY r.idle_since, r.id"

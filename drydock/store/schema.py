@@ -287,3 +287,12 @@ GIVEN_UP = "ALTER TABLE resource ADD COLUMN given_up INTEGER NOT NULL DEFAULT 0"
 @migrations()
 def given_up(db: "Database") -> None:
     _run(db, GIVEN_UP)
+
+
+# The queue has a name of its own, since not every database finds it as easily as this one.
+THE_QUEUE = "CREATE VIEW waiting AS SELECT * FROM lease WHERE status = 'pending'"
+
+
+@migrations()
+def the_queue(db: "Database") -> None:
+    _run(db, THE_QUEUE)

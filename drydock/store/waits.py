@@ -57,7 +57,7 @@ class Waits:
     def before(self, lease: int, type: str, most: int) -> list[Before]:
         """The first `most` leases of this type that wait before this one, in the order in which they are served."""
         rows = self._store.rows(
-            "SELECT COALESCE(request, id), blueprints, attributes FROM lease WHERE status = 'pending' AND type = :type"
+            "SELECT COALESCE(request, id), blueprints, attributes FROM waiting WHERE type = :type"
             " AND (turn, id) < (SELECT turn, id FROM lease WHERE id = :lease) ORDER BY turn, id LIMIT :most",
             type=type,
             lease=lease,
@@ -71,8 +71,8 @@ class Waits:
         names, parameters = numbered(shapes)
         rows = self._store.rows(
             "SELECT l.ended_at - l.granted_at FROM lease l JOIN resource r ON r.id = l.resource"
-            " WHERE l.id < (SELECT id FROM lease WHERE status = 'pending' AND type = :type ORDER BY turn, id LIMIT 1)"
-            " AND l.id >= (SELECT id FROM lease WHERE status = 'pending' AND type = :type ORDER BY turn, id LIMIT 1) - :most"
+            " WHERE l.id < (SELECT id FROM waiting WHERE type = :type ORDER BY turn, id LIMIT 1)"
+            " AND l.id >= (SELECT id FROM waiting WHERE type = :type ORDER BY turn, id LIMIT 1) - :most"
             f" AND l.status = 'destroyed' AND l.granted_at IS NOT NULL AND r.shape IN ({names})",
             type=type,
             most=most,
@@ -83,7 +83,7 @@ class Waits:
     def requests(self) -> list[tuple[int, ...]]:
         """The leases of each request that waits, in the order in which those of one type are served."""
         rows = self._store.rows(
-            "SELECT type, COALESCE(request, id), id FROM lease WHERE status = 'pending' ORDER BY type, turn, id"
+            "SELECT type, COALESCE(request, id), id FROM waiting ORDER BY type, turn, id"
         )
         found: dict[int, list[int]] = {}
         for _, request, id in rows:
