@@ -133,7 +133,8 @@ class Allocator:
     the slot locks that were lost on the way, for the maker to record when all that was lost is undone. `in_the_way` are
     the holders of slot locks without which more could be built. `process` is the requester's: what must be done for a
     lease is his to do. What is kept for those `ahead` is not touched. `may_reclaim` False: nothing has to go for this, since
-    builders may have room that nobody has asked them about.
+    builders may have room that nobody has asked them about. `just_asked`: the leases are of this very transaction, so that
+    nothing can have been built or reclaimed for them.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class Allocator:
         in_the_way: Iterable[str] = (),
         ahead: Ahead | None = None,
         may_reclaim: bool = True,
+        just_asked: bool = False,
         lab: Lab | None = None,
     ) -> None:
         self.store = store
@@ -155,6 +157,7 @@ class Allocator:
         self.proposals = None if proposals is None else list(proposals)
         self.in_the_way = [int(holder[9:]) for holder in in_the_way if holder.startswith("resource:")]
         self.may_reclaim = may_reclaim
+        self.just_asked = just_asked
         self.lab = lab or NO_LAB
         self.lost: list[Lost] = []
         self.chosen: int | None = None  # the idle resource that was let go last
@@ -166,7 +169,7 @@ class Allocator:
         """Take the first step for `lease` that is possible now, in the order that the module names."""
         return (
             self._use(lease, shared=False)
-            or self._wait_for_my_build(lease)
+            or (None if self.just_asked else self._wait_for_my_build(lease))
             or self._build(lease)
             or self._use(lease, shared=True)
             or self.make_room(lease)
@@ -181,7 +184,7 @@ class Allocator:
 
     def make_room(self, lease: int) -> Decision:
         """See one idle resource go whose end gives room for `lease`, never more than one at a time."""
-        return self._wait_for_my_reclaim(lease) or self._reclaim(lease)
+        return (None if self.just_asked else self._wait_for_my_reclaim(lease)) or self._reclaim(lease)
 
     def _reclaim(self, lease: int) -> Decision:
         if not self.may_reclaim:

@@ -86,6 +86,7 @@ class Request:
         self.upper: Request | None = None  # the one that it is under
         self.deadline: float | None = None
         self._kept_seconds: float | None = None  # for how long builders are kept for others who have not looked yet
+        self._just_asked = False  # in the transaction that is open
         self._decision: Decision | None = None  # what the last look came to; None: there is something to look for
         self._seen = 0  # the version of the store in which there was nothing for it
         self._tended = False
@@ -123,6 +124,8 @@ class Request:
 
     def go_on(self) -> None:
         """Do all that there is to do, until all is held."""
+        if self.held:
+            return
         while self.pending or self.preparing:
             try:
                 self.store.insist(self._step)
@@ -130,6 +133,7 @@ class Request:
                 self.store.insist(self._ask)
         if not self.held:
             self.store.insist(self._keep)
+        self.store.secure()  # somebody else may have granted it, and his disk may be slow
 
     def _checked(self, leases: list[Lease]) -> list[Lease]:
         # The first of several may be over before the last is ready.
@@ -152,17 +156,9 @@ class Request:
 
     def _ask(self) -> None:
         """Join the queue and be served in turn: what is free is granted in the transaction that asked."""
-        # Who will have to wait need not wait for the disk first: a request means nothing without its process.
-        if self._crowded:
-            with contextlib.suppress(_NotInVainError):
-                self._join(lasting=False)
-                return
-        self._join(lasting=True)
-
-    def _join(self, *, lasting: bool) -> None:
         self.unsure = False
         try:
-            with self.store.write(asks=True, lasting=lasting):
+            with self.store.write(asks=True):
                 crowded = self._crowded or self.store.crowded
                 process = None if self.keep else self.store.process
                 add = self.store.leases.add
@@ -178,9 +174,10 @@ class Request:
                     # What could be had would be that one's, and nothing became free since it was served.
                     self._decision, self._seen = Decision(Act.WAIT), self.store.version()
                 else:
+                    self._just_asked = True
                     self._look(crowded=crowded, settled=True)
-                if not lasting and (self._decision is None or self._decision.act not in (Act.WAIT, Act.PLANS)):
-                    raise _NotInVainError
+                # Who has to wait need not wait for the disk first: a request means nothing without its process.
+                self.store.hasty = self._decision is not None and self._decision.act in (Act.WAIT, Act.PLANS)
                 if self.pending or self.preparing:
                     for id in self.ids:
                         self.store.events.add("lease.requested", lease=id)
@@ -194,7 +191,8 @@ class Request:
                 self.ids = self._ours()
             raise
         finally:
-            self.unsure = self.store.may_forget and not lasting
+            self._just_asked = False
+            self.unsure = self.store.may_forget and self.store.hasty
 
     def _ours(self) -> list[int]:
         # A commit that failed may have been done all the same; numbers that were rolled back may be somebody else's.
@@ -260,6 +258,7 @@ class Request:
         allocator = Allocator(
             self.store, self._rested(),
             process=self.store.process, proposals=ready, in_the_way=in_the_way, ahead=ahead, lab=self.lab,
+            just_asked=self._just_asked,
         )  # fmt: skip
         decision, granted = decide_together(allocator, self.pending)
         self._decision = decision
@@ -572,7 +571,3 @@ class _Under(Request):
 
 class _ForgottenError(Exception):
     """The server has crashed, and does not know that this request has asked."""
-
-
-class _NotInVainError(Exception):
-    """Inside `_join`: it got something in a transaction that a power cut may undo, so that has to be done again."""

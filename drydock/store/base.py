@@ -95,7 +95,10 @@ class Store(ABC):
     guesses: bool = False
     #: whether an index may lead to much that is no more there, since somebody may still look at it
     walks_through_the_dead: bool = False
-    #: whether what was not lasting may be undone while this process lives on, and its numbers be given to others
+    #: whether a power cut may undo the transaction that is open, as long as nothing later was kept. Its block may say so of
+    #: what means nothing once its process is dead; until it does, whoever has it kept waits for the disk
+    hasty: bool = False
+    #: whether what was hasty may be undone while this process lives on, and its numbers be given to others
     may_forget: bool = False
     #: whether the last transaction was kept; after an interruption nothing else tells
     committed: bool = False
@@ -174,13 +177,17 @@ class Store(ABC):
         """Let go of the store. May be called twice."""
 
     @abstractmethod
-    def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
+    def _begin(self, *, asks: bool = False) -> None:
         """Start a writing transaction, after checking that the store is still the one that was opened, and set `offered`
         and `crowded` to its `STATE`."""
 
     @abstractmethod
     def _commit(self) -> None:
         """Keep the transaction. Those in `_awake` are woken after it, unless the commit does it, and empties that."""
+
+    @abstractmethod
+    def secure(self) -> None:
+        """Return once no power cut can undo what this connection has seen kept, whoever has kept it."""
 
     @abstractmethod
     def _wake(self, process: str) -> None:
@@ -250,14 +257,14 @@ class Store(ABC):
         return found
 
     @contextmanager
-    def write(self, *, asks: bool = False, lasting: bool = True) -> Iterator[None]:
+    def write(self, *, asks: bool = False) -> Iterator[None]:
         """One writing transaction: all of it is kept, or, when the block raises, nothing.
 
         What was freed in it is given to those who wait before it is committed, and they are woken after. `asks`: it
-        asks for more, and fails on a full disk, where what room is kept is for all that ends or goes on. Not `lasting`:
-        a power cut may undo it, as long as nothing later was kept; for what means nothing once its process is dead.
+        asks for more, and fails on a full disk, where what room is kept is for all that ends or goes on.
         """
-        self._begin(asks=asks, lasting=lasting)
+        self._begin(asks=asks)
+        self.hasty = False
         self._news, self._awake, self.leases.foreseen = [], set(), None
         self.events.uncommitted.clear()
         try:
@@ -265,6 +272,7 @@ class Store(ABC):
             while self._news:
                 news, self._news = self._news, []
                 if self.crowded:
+                    self.hasty = False
                     self._serve(news)
         except BaseException:
             self._roll_back()
@@ -274,6 +282,8 @@ class Store(ABC):
             self.events.heard += self.events.uncommitted
         for process in self._awake:
             self._wake(process)
+        if not self.hasty:  # after the others have gone on: they need not wait for our disk, and have their own look
+            self.secure()
 
     def moved_to(self) -> str | None:
         """Where a frozen store has gone; None: it is not frozen."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache, partial
 from random import uniform
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import psycopg
 from psycopg import pq
@@ -110,20 +110,14 @@ _NOW = "current_setting('drydock.now')::float8"
 _WRITING, _READING = b"BEGIN", b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # The clock is read before the turn comes: what the queue takes must not count as the clock's being ahead.
 _TURN = f"SELECT {_CLOCK}, pg_advisory_xact_lock($1)"
-_TURN_HASTY = f"{_TURN}, set_config('synchronous_commit', 'off', true)"
+#: the commit that follows does not wait for the disk
+_HASTY = b"SELECT set_config('synchronous_commit', 'off', true)"
 
 
 #: its text and values
 _Statement = tuple[bytes, list[Any]]
 #: the moment at which a transaction begins, until it has begun
 _UNKNOWN = object()
-
-
-class _Begins(NamedTuple):
-    """A transaction that has nothing in it yet."""
-
-    how: bytes
-    lasting: bool
 
 
 class PostgresStore(Store):
@@ -147,7 +141,7 @@ class PostgresStore(Store):
         self._pooled = False
         self._turn = 0  # the key of the advisory lock
         self._pid = os.getpid()
-        self._begins: _Begins | None = None  # a transaction that is opened by the first statement in it
+        self._begins: bytes | None = None  # how the first statement in a transaction is to open it
         self._transaction: ExitStack | None = None
         self._pipeline: psycopg.Pipeline | None = None
         #: the changes of a status that were sent and may be unanswered: table, id, and from what
@@ -409,11 +403,11 @@ class PostgresStore(Store):
 
     # ---- transactions
 
-    def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
+    def _begin(self, *, asks: bool = False) -> None:
         self.committed = False
         if self._process is None and self._machine is not None:
             self._process = self._machine.announce()
-        self._begins = _Begins(_WRITING, lasting)
+        self._begins = _WRITING
 
     @property
     def offered(self) -> int:
@@ -437,7 +431,7 @@ class PostgresStore(Store):
         if self._begins:
             self._open_in_turn(self._begins)
 
-    def _open_in_turn(self, begins: _Begins, first: _Statement | None = None) -> list[Row]:
+    def _open_in_turn(self, begins: bytes, first: _Statement | None = None) -> list[Row]:
         deadline = time.monotonic() + TURN_SECONDS
         while True:
             try:
@@ -463,9 +457,9 @@ class PostgresStore(Store):
         return False
 
     def _begin_reading(self) -> None:
-        self._begins = _Begins(_READING, lasting=True)
+        self._begins = _READING
 
-    def _open(self, begins: _Begins, first: _Statement | None) -> list[Row]:
+    def _open(self, begins: bytes, first: _Statement | None) -> list[Row]:
         """Begin a transaction, and keep the connection until it ends. Return the rows of its first statement. All of this is
         one journey to the server."""
         transaction = ExitStack()
@@ -477,15 +471,15 @@ class PostgresStore(Store):
             with self._translated():
                 self._pipeline = transaction.enter_context(connection.pipeline())
                 asked_at = uptime()
-                connection.execute(begins.how)
+                connection.execute(begins)
                 if self._pooled:
                     connection.set_up(transaction=True)
-                if begins.how == _READING:
+                if begins == _READING:
                     began = connection.execute(f"SELECT {_CLOCK}")
                     sent = connection.execute(*first) if first else None
                     [self._moment] = began.fetchone() or [None]
                 else:
-                    turn = connection.execute(_TURN if begins.lasting else _TURN_HASTY, [self._turn])
+                    turn = connection.execute(_TURN, [self._turn])
                     if not self._told:
                         connection.execute(_BEAT, [self.process])
                     began = connection.execute(_BEGAN)
@@ -531,6 +525,8 @@ class PostgresStore(Store):
                 for process in self._awake:
                     if _NAME.fullmatch(process):  # a damaged row may hold anything
                         connection.execute("SELECT pg_notify($1, '')", [_channel(process)])
+                if self.hasty:
+                    connection.execute(_HASTY)
                 connection.execute("COMMIT")
                 self._end()
         except BaseException as error:
@@ -544,6 +540,9 @@ class PostgresStore(Store):
         if not self._told:
             self._told = True
             self._heart = self._heart or Heart(self.beat, LIFE_SECONDS / 3)
+
+    def secure(self) -> None:
+        pass  # nobody sees what is not written out yet, but for what was hasty
 
     def _was_kept(self, error: BaseException, moment: float | None, started: float | None) -> bool:
         """What became of a transaction whose commit may have been sent and was not answered: the server remembers.

@@ -6,7 +6,7 @@ are not JSON, a moment in the year 292277026596. Only what reading needs is look
 
 import json
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
 from ..errors import StoreDamaged, printable, quoted
@@ -63,6 +63,7 @@ def pairs(value: object, column: str) -> dict[str, Any]:
     return found
 
 
+@lru_cache(maxsize=1000)
 def texts(value: object, column: str) -> tuple[str, ...]:
     """The JSON list of texts in a column."""
     if value == "[]":

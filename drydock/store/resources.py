@@ -29,7 +29,7 @@ _ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.
 _OWN_ROOM_COLUMNS = _ROOM_COLUMNS.replace("r.", "")  # RETURNING knows no alias
 
 
-ALWAYS = float("-inf")
+ALWAYS = 0.0
 #: for so long a resource that came back into play may be passed over for one that was used later
 LATELY_SECONDS = 10.0
 

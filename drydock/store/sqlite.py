@@ -33,10 +33,12 @@ FROM pragma_application_id a, pragma_user_version v
 
 DURABILITY = "DRYDOCK_SYNCHRONOUS"
 PATIENCE_SECONDS = 10.0
-FILES_NEEDED = 4  # the database, its log, its shared memory, and the file that shows who lives
+FILES_NEEDED = 5  # the database, its log (twice), its shared memory, and the file that shows who lives
 BUSY_SECONDS = 5.0  # for whoever does not come through the turnstile
 LOOK_EVERY_SECONDS = 0.02  # where nobody can wake us
 LARGEST_VALUE_BYTES = 64 * 1024 * 1024
+_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_write_out = getattr(os, "fdatasync", os.fsync)
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 # A message that quotes damaged bytes cannot even be read; the driver then raises the latter.
 FAILURES = (sqlite3.Error, UnicodeDecodeError)
@@ -68,8 +70,8 @@ class SqliteStore(Store):
         self._wakeups = Wakeups(path + ".wake")
         self._reserve = Reserve(path + ".reserve")
         self._lent = False
-        self._is_full = _synchronous() == "FULL"
-        self._hasty = False
+        #: what is to be on the disk before it is reported; None: nothing has to
+        self._to_secure = os.open(self._log, _READING) if _is_durable() and turnstile is not None else None
         self._closed = False
 
     @classmethod
@@ -161,7 +163,7 @@ class SqliteStore(Store):
     def confirm(self) -> None:
         pass  # each statement has said so by itself
 
-    def _begin(self, *, asks: bool = False, lasting: bool = True) -> None:
+    def _begin(self, *, asks: bool = False) -> None:
         if self._turnstile is None:
             raise StoreError(f"the store {quoted(self.path)} was opened for reading only")
         if self._pid != os.getpid():
@@ -171,7 +173,6 @@ class SqliteStore(Store):
         is_scarce = self._reserve.is_needed()
         if is_scarce and asks:  # it might find room that an ending will need
             raise StoreFull(quoted(self.path))
-        self._set_hasty(not lasting and self._is_full)
         self._turnstile.enter(self.patience_seconds)
         try:
             # What is written into a lost log might be copied over the database as we leave.
@@ -214,6 +215,19 @@ class SqliteStore(Store):
         self._leave()
         self._check_files()
 
+    def secure(self) -> None:
+        # What SQLite would do in each commit at synchronous=FULL, but when the next one has had its turn: several then need
+        # one write of the disk. The log is written in order, so what came before is kept, too.
+        if self._to_secure is None:
+            return
+        try:
+            _write_out(self._to_secure)
+        except OSError as error:
+            raise StoreError(
+                f"the store {quoted(self.path)} could not be written to the disk ({error.strerror}), so a power cut may undo"
+                " what was done last; see: drydock doctor"
+            ) from error
+
     def _wake(self, process: str) -> None:
         if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
             self._wakeups.wake(process)
@@ -245,12 +259,6 @@ class SqliteStore(Store):
             self._lent = False
             self._reserve.take()
         self._turnstile.leave()
-
-    def _set_hasty(self, hasty: bool) -> None:
-        """Whether the next transaction need not wait for the disk."""
-        if hasty != self._hasty:
-            self._execute(f"PRAGMA synchronous = {'NORMAL' if hasty else 'FULL'}")
-            self._hasty = hasty
 
     def _check_files(self) -> None:
         # SQLite goes on writing into a file that has lost its name, and reports success. Its log is one: whoever closes the
@@ -326,7 +334,8 @@ class SqliteStore(Store):
         return self._look_for_news(seconds, LOOK_EVERY_SECONDS)
 
     def version(self) -> int:
-        self._check_files()  # who sleeps would never learn that his store is gone
+        if not self.connection.in_transaction:
+            self._check_files()  # who sleeps would never learn that his store is gone
         return int(self.rows("PRAGMA data_version")[0][0])
 
     def may_watch(self) -> bool:
@@ -381,6 +390,8 @@ class SqliteStore(Store):
                 presence.unwatch(self._presence, self._process)
             if self._process is not None and not self.leases.any_bound_to(self._process):
                 presence.withdraw(self._presence, self._process)
+        if self._to_secure is not None:
+            os.close(self._to_secure)
         if self._turnstile is None:
             self.connection.close()
             return
@@ -431,7 +442,7 @@ def _make_ready(connection: sqlite3.Connection, path: str) -> None:
         _migrate(connection)
     if execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         execute("PRAGMA journal_mode = WAL")
-    execute(f"PRAGMA synchronous = {_synchronous()}")
+    execute("PRAGMA synchronous = NORMAL")  # the log is in order, and `secure` has it written out
     execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
 
 
@@ -486,11 +497,11 @@ def _wrong_version(identity: int, version: int, path: str) -> StoreDamaged:
     return StoreDamaged(f"{quoted(path)} has schema {version}, which this drydock cannot use")
 
 
-def _synchronous() -> str:
+def _is_durable() -> bool:
     value = os.environ.get(DURABILITY, "full").lower()
     if value not in ("full", "normal"):
         raise ConfigError(f"{DURABILITY} must be full or normal, not {quoted(value)}")
-    return value.upper()
+    return value == "full"
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -82,9 +82,7 @@ class Waits:
 
     def requests(self) -> list[tuple[int, ...]]:
         """The leases of each request that waits, in the order in which those of one type are served."""
-        rows = self._store.rows(
-            "SELECT type, COALESCE(request, id), id FROM waiting ORDER BY type, turn, id"
-        )
+        rows = self._store.rows("SELECT type, COALESCE(request, id), id FROM waiting ORDER BY type, turn, id")
         found: dict[int, list[int]] = {}
         for _, request, id in rows:
             found.setdefault(request, []).append(id)

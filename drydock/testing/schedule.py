@@ -154,7 +154,6 @@ class ExploredStore(SqliteStore):
         store._turnstile = _OpenTurnstile()
         # Nothing here is meant to survive; and whoever waits is not to sleep, but not to be chosen.
         store.connection.execute("PRAGMA synchronous = OFF")
-        store._is_full = False  # it would be switched on again, and a schedule that is given up would leave it anywhere
         store.connection.execute("PRAGMA busy_timeout = 0")
         store.world = world
         store._execute = store._step_and_execute  # type: ignore[assignment]

@@ -62,7 +62,9 @@ def use_up_numbers(url: str) -> None:
 def forget_one(server: PostgresServer, dock: drydock.Connection, url: str, *, number_too: bool) -> tuple[Waiting, int]:
     """One who waits, and is stopped, whose request the server has forgotten in a crash; and the number of his lease."""
     while True:
-        early, written = ask(url, dock)  # what comes first is written at once, and then nothing for a while
+        early, written = ask(url, dock)
+        with dock._engine.store.write():  # with this all that came before is written, and then nothing for a while
+            dock._engine.store.events.add("test.written")
         if number_too:
             use_up_numbers(url)
         waiting, number = ask(url, dock)

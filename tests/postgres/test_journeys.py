@@ -26,8 +26,8 @@ class Counted:
         self.journeys: list[int] = []
         begin, commit = store._begin, store._commit
 
-        def begun(*, asks: bool = False, lasting: bool = True) -> None:
-            begin(asks=asks, lasting=lasting)
+        def begun(*, asks: bool = False) -> None:
+            begin(asks=asks)
             self._since = wire.journeys
 
         def committed() -> None:
