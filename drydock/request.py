@@ -133,7 +133,7 @@ class Request:
                 self.store.insist(self._ask)
         if not self.held:
             self.store.insist(self._keep)
-        self.store.secure()  # somebody else may have granted it, and his disk may be slow
+        self.store.secure(self.ids)  # somebody else may have granted it who has not told so yet
 
     def _checked(self, leases: list[Lease]) -> list[Lease]:
         # The first of several may be over before the last is ready.

@@ -184,11 +184,11 @@ class Queue:
         )  # fmt: skip
         taken = allocator.use(first.id, seat) if seat and len(waiters) == 1 else None
         if taken:
-            self.store.wake(first.process)
+            self.store.wake(first.process, [first.id])
             return taken
         decision, granted = decide_together(allocator, [waiter.id for waiter in waiters])
         if granted or decision.act in (Act.BUILD, Act.CLEAR) or decision.again_at is not None:
-            self.store.wake(first.process)
+            self.store.wake(first.process, granted)
         if decision.act in (Act.WAIT, Act.AGAIN):
             self._hold_back(waiters, possible, ahead, planned=planned)
         return decision

@@ -5,7 +5,7 @@ PostgreSQL share. No plugin code, no I/O of ours and no sleep ever runs inside `
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from time import monotonic, sleep, time
@@ -66,7 +66,8 @@ class Store(ABC):
         #: where nobody can wake us: the version that we last waited on, so that nothing is missed between two waits
         self._seen: int | None = None
         self._news: list[News] = []
-        self._awake: set[str] = set()
+        #: whom the open transaction wakes, and what it has granted them
+        self._awake: dict[str, list[int]] = {}
         #: rows that a list had to leave out, for whoever shows the list
         self.damaged: list[DamagedRow] = []
         self.events = Events(self)
@@ -186,12 +187,14 @@ class Store(ABC):
         """Keep the transaction. Those in `_awake` are woken after it, unless the commit does it, and empties that."""
 
     @abstractmethod
-    def secure(self) -> None:
-        """Return once no power cut can undo what this connection has seen kept, whoever has kept it."""
+    def secure(self, granted: Collection[int] = ()) -> None:
+        """Return once no power cut can undo what this connection has seen kept, whoever has kept it; with `granted`, no more
+        of that than the grant of these leases."""
 
     @abstractmethod
-    def _wake(self, process: str) -> None:
-        """Wake a process that waits, if it still does. Never raises, never blocks."""
+    def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
+        """Wake a process that waits, if it still does, and tell it which leases it was granted; the disk has that by now.
+        Never raises, never blocks."""
 
     @abstractmethod
     def _begin_reading(self) -> None:
@@ -265,7 +268,7 @@ class Store(ABC):
         """
         self._begin(asks=asks)
         self.hasty = False
-        self._news, self._awake, self.leases.foreseen = [], set(), None
+        self._news, self._awake, self.leases.foreseen = [], {}, None
         self.events.uncommitted.clear()
         try:
             yield
@@ -280,10 +283,10 @@ class Store(ABC):
         self._commit()
         if self.events.heard is not None:
             self.events.heard += self.events.uncommitted
-        for process in self._awake:
-            self._wake(process)
-        if not self.hasty:  # after the others have gone on: they need not wait for our disk, and have their own look
+        if not self.hasty:
             self.secure()
+        for process, granted in self._awake.items():
+            self._wake(process, granted)
 
     def moved_to(self) -> str | None:
         """Where a frozen store has gone; None: it is not frozen."""
@@ -328,10 +331,10 @@ class Store(ABC):
         self._seen = version
         return True
 
-    def wake(self, process: str | None) -> None:
-        """Wake this process once the transaction that is open is committed."""
+    def wake(self, process: str | None, granted: Iterable[int] = ()) -> None:
+        """Wake this process once the transaction that is open is committed, and tell it which leases it was granted."""
         if process is not None:
-            self._awake.add(process)
+            self._awake.setdefault(process, []).extend(granted)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -345,6 +348,8 @@ class Store(ABC):
             if isinstance(error, StoreError) and not isinstance(error, DamagedRow):
                 raise  # the whole transaction is lost, and SQLite may have undone all of it already
             del self.events.uncommitted[recorded:]
+            for granted in self._awake.values():  # who is told of less than he was granted sees to the disk himself
+                granted.clear()
             self.run("ROLLBACK TO SAVEPOINT attempt")
             self.run("RELEASE SAVEPOINT attempt")
             raise

@@ -16,7 +16,7 @@ import re
 import select
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache, partial
 from random import uniform
@@ -536,12 +536,12 @@ class PostgresStore(Store):
             if not self.committed or not isinstance(error, StoreAway):
                 raise
         self.committed = True
-        self._awake = set()
+        self._awake = {}
         if not self._told:
             self._told = True
             self._heart = self._heart or Heart(self.beat, LIFE_SECONDS / 3)
 
-    def secure(self) -> None:
+    def secure(self, granted: Collection[int] = ()) -> None:
         pass  # nobody sees what is not written out yet, but for what was hasty
 
     def _was_kept(self, error: BaseException, moment: float | None, started: float | None) -> bool:
@@ -818,7 +818,7 @@ class PostgresStore(Store):
         except psycopg.Error:  # it is closed
             return None
 
-    def _wake(self, process: str) -> None:
+    def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
         pass  # the commit has done it
 
     def version(self) -> int:

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, DrydockError, StoreBusy, StoreDamaged, StoreError, StoreFull, printable, quoted
@@ -215,10 +215,10 @@ class SqliteStore(Store):
         self._leave()
         self._check_files()
 
-    def secure(self) -> None:
+    def secure(self, granted: Collection[int] = ()) -> None:
         # What SQLite would do in each commit at synchronous=FULL, but when the next one has had its turn: several then need
         # one write of the disk. The log is written in order, so what came before is kept, too.
-        if self._to_secure is None:
+        if self._to_secure is None or (granted and self._wakeups.granted(granted)):
             return
         try:
             _write_out(self._to_secure)
@@ -228,9 +228,9 @@ class SqliteStore(Store):
                 " what was done last; see: drydock doctor"
             ) from error
 
-    def _wake(self, process: str) -> None:
+    def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
         if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
-            self._wakeups.wake(process)
+            self._wakeups.wake(process, granted)
 
     def _begin_reading(self) -> None:
         self.run("BEGIN")

@@ -192,7 +192,7 @@ class ExploredStore(SqliteStore):
     def listen(self) -> None:
         self.world.listening.add(self.name)
 
-    def _wake(self, process: str) -> None:
+    def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
         if self.actor is not None:
             self.actor.stop_before(Kind.WAKE, f"wakes {process}")
         if process in self.world.listening:
