@@ -7,7 +7,7 @@ is not decided here; see `explore`.
 import _thread
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -191,6 +191,9 @@ class ExploredStore(SqliteStore):
 
     def listen(self) -> None:
         self.world.listening.add(self.name)
+
+    def secure(self, granted: Collection[int] = ()) -> None:
+        pass
 
     def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
         if self.actor is not None:
