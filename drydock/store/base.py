@@ -283,10 +283,14 @@ class Store(ABC):
         self._commit()
         if self.events.heard is not None:
             self.events.heard += self.events.uncommitted
-        if not self.hasty:
-            self.secure()
-        for process, granted in self._awake.items():
-            self._wake(process, granted)
+        secured = False
+        try:
+            if not self.hasty:
+                self.secure()
+                secured = True
+        finally:
+            for process, granted in self._awake.items():
+                self._wake(process, granted if secured else ())
 
     def moved_to(self) -> str | None:
         """Where a frozen store has gone; None: it is not frozen."""

@@ -37,7 +37,6 @@ FILES_NEEDED = 5  # the database, its log (twice), its shared memory, and the fi
 BUSY_SECONDS = 5.0  # for whoever does not come through the turnstile
 LOOK_EVERY_SECONDS = 0.02  # where nobody can wake us
 LARGEST_VALUE_BYTES = 64 * 1024 * 1024
-_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _write_out = getattr(os, "fdatasync", os.fsync)
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 # A message that quotes damaged bytes cannot even be read; the driver then raises the latter.
@@ -71,7 +70,7 @@ class SqliteStore(Store):
         self._reserve = Reserve(path + ".reserve")
         self._lent = False
         #: what is to be on the disk before it is reported; None: nothing has to
-        self._to_secure = os.open(self._log, _READING) if _is_durable() and turnstile is not None else None
+        self._to_secure = _open_log(self._log) if _is_durable() and turnstile is not None else None
         self._closed = False
 
     @classmethod
@@ -510,6 +509,13 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _open_log(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise StoreError(f"cannot open {quoted(path)}: {error.strerror}") from error
 
 
 class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads as a word where it is used

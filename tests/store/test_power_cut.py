@@ -182,6 +182,25 @@ def test_a_disk_that_fails_is_told_and_what_was_granted_is_given_back(dock: dryd
     dock.lease("host", wait=0).release()
 
 
+def test_whoever_waits_is_woken_though_the_disk_of_who_serves_him_fails(
+    dock: drydock.Connection, disk: Disk, path: Path
+) -> None:
+    held, waiter = dock.lease("host"), Waiter(path)
+    until(lambda: waits(dock))
+
+    def fail() -> None:
+        if threading.get_ident() != waiter.ident:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    disk.before = fail
+    with pytest.raises(StoreError, match="could not be written to the disk"):
+        held.release()
+    disk.before = lambda: None
+    until(lambda: bool(waiter.told))
+    assert disk.writers[-1] == waiter.ident
+    waiter.end()
+
+
 def test_an_operator_who_says_normal_waits_for_no_disk(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRYDOCK_SYNCHRONOUS", "normal")
     with drydock.connect(str(path)) as dock:
