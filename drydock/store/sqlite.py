@@ -433,7 +433,6 @@ def _make_ready(connection: sqlite3.Connection, path: str) -> None:
     execute = connection.execute
     if _is_empty(connection):
         execute("PRAGMA page_size = 2048")
-
         execute("PRAGMA journal_mode = WAL")
         _migrate(connection)
     version = _check_version(connection, path)
@@ -441,6 +440,7 @@ def _make_ready(connection: sqlite3.Connection, path: str) -> None:
         _migrate(connection)
     if execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA user_version").fetchone()  # with this the log is made, which is watched from now on
     execute("PRAGMA synchronous = NORMAL")  # the log is in order, and `secure` has it written out
     execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
 

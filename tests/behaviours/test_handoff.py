@@ -1,7 +1,7 @@
 """Whatever frees a thing hands it to the head of the queue in the same transaction, and wakes him who can use it alone."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -294,11 +294,11 @@ def test_he_is_woken_after_the_commit_not_before(stage: Stage) -> None:
     seen: list[LeaseStatus] = []
     wake = stage.store._wake
 
-    def noted(process: str) -> None:
+    def noted(process: str, granted: Sequence[int] = ()) -> None:
         found = outside.leases.get(head.id)
         assert found is not None
         seen.append(found.status)
-        wake(process)
+        wake(process, granted)
 
     stage.store._wake = noted  # type: ignore[method-assign]
     stage.engine.release(held.id)
