@@ -101,6 +101,7 @@ class Resource(NamedTuple):
     rests_until: float | None  #: it cools down: no new lease before this moment
     until: float | None  #: when it goes, with the leases on it
     ttl: float | None  #: seconds after its last lease at which it goes
+    given_up: bool  #: a holder found it broken: it takes no new lease, and goes with its last
     hooks: frozenset[str]
 
 

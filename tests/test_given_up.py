@@ -127,3 +127,17 @@ def test_python_and_the_command_line_can_say_so(cli: Cli, store_address: str) ->
     events = [event["event"] for event in cli("log", "--json").objects]
     assert events.count("resource.given-up") == 3
     assert events.count("resource.destroyed") == 3
+
+
+def test_the_operator_sees_why_nobody_gets_a_thing_that_is_still_in_use(cli: Cli, store_address: str) -> None:
+    with drydock.connect(store_address) as dock:
+        dock.apply(pool(seats=2))
+        first, second = dock.lease("host", wait=0), dock.lease("host", wait=0)
+        told = [("-", False)]
+        for end in (lambda: first.release(broken="no link"), second.release):
+            [row] = cli("resources", "--json").objects
+            header, cells = (line.split("\t") for line in cli("resources").stdout.splitlines())
+            assert [(cells[header.index("NOTE")], row["given_up"])] == told
+            end()
+            told = [("given up as broken, goes with its last lease", True)]
+        assert cli("resources", "--json").objects == []

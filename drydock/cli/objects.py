@@ -92,6 +92,7 @@ def resource(row: Resource) -> dict[str, Any]:
         "rests_until": moment(row.rests_until),
         "until": moment(row.until),
         "ttl": row.ttl,
+        "given_up": row.given_up,
     }
 
 

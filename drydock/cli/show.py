@@ -113,6 +113,8 @@ def note(resource: "Resource") -> str:
     if resource.failures:
         tried = "once" if resource.failures == 1 else f"{resource.failures} times"
         notes.append(f"its hook failed {tried}, next try in {left(resource.not_before)}")
+    if resource.given_up and resource.used:
+        notes.append("given up as broken, goes with its last lease")
     if resource.rests_until is not None:
         notes.append(f"cools down for {left(resource.rests_until)}")
     if resource.until is not None and resource.status == "active":

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 #: what `from_row` reads, for the aliases r (resource) and p (its blueprint)
 COLUMNS = (
     "r.id, r.name, r.type, p.name, r.status, r.attributes, r.slot_locks, r.fence, r.seats, r.used, r.created_at,"
-    " r.idle_since, r.built_for, r.reclaimed_for, r.failures, r.not_before, r.rests_until, r.until, r.ttl, p.hooks"
+    " r.idle_since, r.built_for, r.reclaimed_for, r.failures, r.not_before, r.rests_until, r.until, r.ttl, r.given_up,"
+    " p.hooks"
 )
-WIDTH = 20
+WIDTH = 21
 _FROM = "FROM resource r JOIN blueprint p ON p.id = r.blueprint"
 # Word for word the condition of the index resource_room, or it is not used.
 _ROOM = "r.status = 'active' AND r.open = 1 AND r.used < r.seats AND r.rests_until IS NULL"
@@ -494,6 +495,7 @@ def from_row(row: tuple[Any, ...]) -> Resource:
         rests_until,
         until,
         ttl,
+        given_up,
         hooks,
     ) = row
     return Resource(
@@ -516,6 +518,7 @@ def from_row(row: tuple[Any, ...]) -> Resource:
         moment_or_none(rests_until, "rests_until"),
         moment_or_none(until, "until"),
         ttl,
+        bool(given_up),
         frozenset(text(hooks, "hooks").split()),
     )
 

@@ -79,7 +79,7 @@ def test_the_store_that_an_option_names_is_the_commands_store_by_its_full_name(
 def lease_of(attributes: dict[str, Any]) -> Lease:
     resource = Resource(
         3, "h1", "host", "lab", ResourceStatus.ACTIVE, attributes, (), 7, 1, 1, 0.0, 0.0, None, None, 0, 0.0, None, None, None,
-        frozenset(),
+        False, frozenset(),
     )  # fmt: skip
     return Lease(
         12, LeaseStatus.ACTIVE, "host", (), "tester", 0, {}, (), 7, None, None, 0.0, 0.0, None, None, resource
