@@ -213,7 +213,7 @@ CREATE INDEX binding_free ON binding (shape, id)
 GIVEN_UP = "ALTER TABLE resource ADD COLUMN given_up BIGINT NOT NULL DEFAULT 0"
 
 # An index keeps an entry for each lease that ever waited until no transaction is left that might look at it, and a
-# transaction may be open for hours. So all who wait move on to a new part of the index now and then (see `move_on`), and
+# transaction may be open for hours. So all who wait move on to a new part of the index now and then (`_MOVE_ON`), and
 # what is dead in the old parts is never walked through again.
 THE_QUEUE = f"""
 ALTER TABLE store ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
