@@ -192,8 +192,8 @@ class Store(ABC):
         of that than the grant of these leases."""
 
     @abstractmethod
-    def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
-        """Wake a process that waits, if it still does, and tell it which leases it was granted; the disk has that by now.
+    def _wake(self, process: str, secure: Sequence[int] = ()) -> None:
+        """Wake a process that waits, if it still does; or tell it that no power cut can undo the grant of these leases.
         Never raises, never blocks."""
 
     @abstractmethod
@@ -283,14 +283,14 @@ class Store(ABC):
         self._commit()
         if self.events.heard is not None:
             self.events.heard += self.events.uncommitted
-        secured = False
-        try:
-            if not self.hasty:
-                self.secure()
-                secured = True
-        finally:
-            for process, granted in self._awake.items():
-                self._wake(process, granted if secured else ())
+        for process in self._awake:
+            self._wake(process)
+        if self.hasty:
+            return
+        self.secure()  # while they look at what they were granted
+        for process, granted in self._awake.items():
+            if granted:
+                self._wake(process, granted)
 
     def moved_to(self) -> str | None:
         """Where a frozen store has gone; None: it is not frozen."""

@@ -818,7 +818,7 @@ class PostgresStore(Store):
         except psycopg.Error:  # it is closed
             return None
 
-    def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
+    def _wake(self, process: str, secure: Sequence[int] = ()) -> None:
         pass  # the commit has done it
 
     def version(self) -> int:

@@ -37,6 +37,8 @@ FILES_NEEDED = 5  # the database, its log (twice), its shared memory, and the fi
 BUSY_SECONDS = 5.0  # for whoever does not come through the turnstile
 LOOK_EVERY_SECONDS = 0.02  # where nobody can wake us
 LARGEST_VALUE_BYTES = 64 * 1024 * 1024
+#: who was granted something waits so long for whoever granted it to see to the disk
+ANOTHERS_DISK_SECONDS = 0.02
 _write_out = getattr(os, "fdatasync", os.fsync)
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 # A message that quotes damaged bytes cannot even be read; the driver then raises the latter.
@@ -217,7 +219,7 @@ class SqliteStore(Store):
     def secure(self, granted: Collection[int] = ()) -> None:
         # What SQLite would do in each commit at synchronous=FULL, but when the next one has had its turn: several then need
         # one write of the disk. The log is written in order, so what came before is kept, too.
-        if self._to_secure is None or (granted and self._wakeups.granted(granted)):
+        if self._to_secure is None or (granted and self._wakeups.are_secure(granted, ANOTHERS_DISK_SECONDS)):
             return
         try:
             _write_out(self._to_secure)
@@ -227,9 +229,11 @@ class SqliteStore(Store):
                 " what was done last; see: drydock doctor"
             ) from error
 
-    def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
+    def _wake(self, process: str, secure: Sequence[int] = ()) -> None:
+        if secure and self._to_secure is None:
+            return
         if presence.is_name(process):  # a damaged row may hold anything, also the path of another file
-            self._wakeups.wake(process, granted)
+            self._wakeups.wake(process, secure)
 
     def _begin_reading(self) -> None:
         self.run("BEGIN")

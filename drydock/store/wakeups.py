@@ -2,14 +2,15 @@
 
 The sockets are in a folder beside the store. A path of a socket may be no longer than about a hundred bytes, so the
 folder is named through a descriptor where the kernel offers that. Where no socket can be had, who waits must look.
-A datagram says "look", and which leases were granted, if it was that: their grant is on the disk by then. One that is
-lost or late does no harm; of one that comes from a stranger, the worst is that nobody waits for the disk.
+A datagram says "look", and may name leases whose grant no power cut can undo any more. One that is lost or late does no
+harm; of one that comes from a stranger, the worst is that nobody waits for the disk.
 """
 
 import contextlib
 import os
 import select
 from collections.abc import Collection, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Wakeups:
         self._socket: socket.socket | None = None
         self._sender: socket.socket | None = None
         self._fd: int | None = None
-        self._granted: set[int] = set()
+        self._secure: set[int] = set()
 
     @property
     def listening(self) -> bool:
@@ -53,32 +54,40 @@ class Wakeups:
 
     def wait(self, seconds: float) -> bool:
         """Sleep until woken, at most so long; whether it was woken."""
+        self._secure.clear()
+        return self._read(seconds)
+
+    def are_secure(self, leases: Collection[int], seconds: float) -> bool:
+        """Whether it was told since the last `wait`, or is within so many seconds, that no power cut can undo the grant of
+        any of these leases."""
+        deadline = monotonic() + seconds
+        while not self._secure.issuperset(leases):
+            if self._socket is None or not self._read(max(0.0, deadline - monotonic())):
+                return False
+        return True
+
+    def _read(self, seconds: float) -> bool:
         assert self._socket is not None
-        self._granted.clear()
         poll = select.poll()  # select() takes no descriptor above 1023
         poll.register(self._socket, select.POLLIN)
         if not poll.poll(seconds * 1000):
             return False
         with contextlib.suppress(BlockingIOError):
             while told := self._socket.recv(LONGEST_BYTES):
-                self._granted.update(int(number) for number in told[1:].split() if number.isdigit())
+                self._secure.update(int(number) for number in told[1:].split() if number.isdigit())
         return True
-
-    def granted(self, leases: Collection[int]) -> bool:
-        """Whether all of these were told to have been granted, the last time that we were woken."""
-        return self._granted.issuperset(leases)
 
     def fileno(self) -> int | None:
         """What becomes readable when somebody wakes us, for whoever waits for other things too."""
         return None if self._socket is None else self._socket.fileno()
 
-    def wake(self, name: str, granted: Iterable[int] = ()) -> None:
-        """Wake whoever listens as `name`, and tell him which leases he was granted. If nobody listens any more, what is left
-        of his socket is removed."""
+    def wake(self, name: str, secure: Iterable[int] = ()) -> None:
+        """Wake whoever listens as `name`, and tell him of which leases no power cut can undo the grant. If nobody listens any
+        more, what is left of his socket is removed."""
         try:
             if self._sender is None:
                 self._sender = _new_socket()
-            self._sender.sendto(b"!" + b" ".join(b"%d" % lease for lease in granted), self._path(name))
+            self._sender.sendto(b"!" + b" ".join(b"%d" % lease for lease in secure), self._path(name))
         except ConnectionRefusedError:
             self._remove(name)
         except OSError:  # no socket to send with; he does not listen; or one more would tell him nothing

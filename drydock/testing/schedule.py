@@ -195,7 +195,9 @@ class ExploredStore(SqliteStore):
     def secure(self, granted: Collection[int] = ()) -> None:
         pass
 
-    def _wake(self, process: str, granted: Sequence[int] = ()) -> None:
+    def _wake(self, process: str, secure: Sequence[int] = ()) -> None:
+        if secure:
+            return
         if self.actor is not None:
             self.actor.stop_before(Kind.WAKE, f"wakes {process}")
         if process in self.world.listening:
