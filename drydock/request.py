@@ -124,8 +124,6 @@ class Request:
 
     def go_on(self) -> None:
         """Do all that there is to do, until all is held."""
-        if self.held:
-            return
         while self.pending or self.preparing:
             try:
                 self.store.insist(self._step)
@@ -133,7 +131,6 @@ class Request:
                 self.store.insist(self._ask)
         if not self.held:
             self.store.insist(self._keep)
-        self.store.secure(self.ids)  # somebody else may have granted it who has not told so yet
 
     def _checked(self, leases: list[Lease]) -> list[Lease]:
         # The first of several may be over before the last is ready.
@@ -253,7 +250,7 @@ class Request:
             self._decision = Decision(Act.WAIT)
             return self._decision
         if self.count > 1:  # some may have been granted since, by whoever finished what was built for them
-            self._look_at_pending()
+            self._sort()
         ready, in_the_way = self.proposals or (None, ())
         allocator = Allocator(
             self.store, self._rested(),
@@ -340,7 +337,13 @@ class Request:
         self._look_at_pending()
 
     def _look_at_pending(self) -> None:
-        """What was built for a lease is granted when it is ready, by whoever built it."""
+        """What was built for a lease is granted when it is ready, by whoever built it; what was freed, by whoever freed it."""
+        before = self.pending
+        self._sort()
+        if granted := [id for id in before if id not in self.pending]:
+            self.store.secure(granted)  # whoever granted them may not have seen to the disk yet
+
+    def _sort(self) -> None:
         found = self._read() if self.count == 1 else []  # most that are woken hold all that they asked for
         now = {lease.id: lease.status for lease in found} or {id: self._status(id) for id in self.pending}
         self.preparing += [id for id in self.pending if now[id] not in (LeaseStatus.PENDING, LeaseStatus.ACTIVE)]

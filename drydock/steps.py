@@ -202,7 +202,7 @@ class Steps:
             requester = self.store.leases.process_of(resource.built_for)
             grant(self.store, resource.built_for, room, blueprint, lease_locks(room), requester)
             self.store.confirm()  # he may have given up meanwhile; that is to be known while it can be undone alone
-            self.store.wake(requester)
+            self.store.wake(requester, [resource.built_for])
 
     def _destroy(self, resource: Resource) -> Outcome:
         outcome = self._run(resource, "destroy") if "destroy" in resource.hooks else _DONE

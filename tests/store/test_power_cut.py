@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -154,6 +155,18 @@ def test_a_grant_that_was_undone_is_told_to_nobody(dock: drydock.Connection) -> 
             store.wake("somebody", [1])
             1 / store.rows("SELECT 0")[0][0]
         assert store._awake.pop("somebody") == []
+
+
+def test_who_builds_for_himself_waits_for_nobody_elses_disk(
+    dock: drydock.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "ANOTHERS_DISK_SECONDS", 60.0)
+    (tmp_path / ".drydock-root").touch()
+    dock.apply({"blueprint": {"tmp": {"kind": "scratch-dir", "root": str(tmp_path), "limit": 3}}})
+    begun = time.monotonic()
+    for leases in (dock.lease("scratch-dir"), dock.lease("scratch-dir", count=2)):
+        leases.release()
+    assert time.monotonic() < begun + 30
 
 
 def test_the_disk_is_waited_for_when_others_have_their_turn(dock: drydock.Connection, disk: Disk, path: Path) -> None:
