@@ -10,15 +10,17 @@ harmless. It may raise `Yield(after)` to be called again later; anything else th
 that it was about, and nothing else.
 """
 
-import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .attributes import check_name, check_text, fits, parse_duration
 from .errors import CommandFailed, ConfigError, Gone, Refused, Unreachable, Yield, listed, quoted
 from .interfaces import Interface, Local, Ssh, check_interface, get_file, put_file, run_on
 from .model import Attributes
 from .slots import SlotLock, slot_lock
+
+if TYPE_CHECKING:
+    from socket import socket
 
 __all__ = [
     "API",
@@ -180,7 +182,7 @@ class Blueprint:
         """Where commands for this resource run. Must be quick and do nothing: it is asked wherever one is started."""
         raise ConfigError(f"{quoted(self.name)} has no way to run a command on {quoted(resource.name)}")
 
-    def sockets(self, resource: ResourceInfo) -> Sequence[socket.socket]:
+    def sockets(self, resource: ResourceInfo) -> "Sequence[socket]":
         """Open sockets for the command of `drydock run`, which finds them as LISTEN_FDS says. Called in the process of
         `run` itself, and must be quick. Where this raises `Gone`, the lease is given back, and another one asked for."""
         return ()

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from socket import socket
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .allocator import Lab
 from .applying import Change, apply_pool
@@ -27,6 +26,9 @@ from .serving import Queue
 from .steps import Steps
 from .store.base import Store
 from .tending import Tender
+
+if TYPE_CHECKING:
+    from socket import socket
 
 MOST_AT_ONCE = 10_000
 MOST_PRIORITY = 1000
@@ -182,7 +184,7 @@ class Engine:
 
         return self.store.insist(verify)
 
-    def sockets(self, resource: Resource) -> list[socket]:
+    def sockets(self, resource: Resource) -> "list[socket]":
         """Open sockets for a command under a lease on this resource, which are the caller's from now on.
 
         Raises `Gone` when it is not fit for that any more.

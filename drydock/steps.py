@@ -10,8 +10,7 @@ taken it up by then.
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from socket import socket
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .allocator import grant, lease_locks
 from .blueprint import Builder, LeaseInfo, Pool, ResourceInfo, Support
@@ -33,6 +32,9 @@ from .lifecycle import LEASE_MOVING, RESOURCE_MOVING
 from .masking import masked
 from .model import Blueprint, Lease, LeaseStatus, Resource, ResourceStatus
 from .store.base import Store
+
+if TYPE_CHECKING:
+    from socket import socket
 
 #: how long a hook that failed to tear something down is left alone before it is tried again: twice as long each time
 FIRST_RETRY_SECONDS = 1.0
@@ -128,8 +130,10 @@ class Steps:
         self.call(row.name, "interface", lambda: check_interface(found))
         return cast(Interface, found)
 
-    def sockets(self, resource: Resource) -> list[socket]:
+    def sockets(self, resource: Resource) -> "list[socket]":
         """Open sockets for a command that runs under a lease on this resource. Raises `Gone` when it is not fit any more."""
+        from socket import socket  # costs a command a tenth of its start, and few have any
+
         if "sockets" not in resource.hooks:
             return []
         row = self._row(resource)

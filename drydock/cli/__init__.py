@@ -11,6 +11,7 @@ import click
 
 from .. import errors
 from .app import App
+from .terminal import help_width
 
 #: what a program may rely on; a class that is not named here counts as its nearest base
 EXIT_CODES: dict[type[BaseException], int] = {
@@ -121,7 +122,7 @@ class Commands(click.Group):
     cls=Commands,
     commands=OnDemand(),
     epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--store", metavar="PATH", help="The store. [default: $DRYDOCK_STORE, else below ~/.local/state]")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=lambda c, _, v: _version(c, v),
@@ -155,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; what went wrong is told on stderr."""
     try:
-        result = drydock.main(args=arguments, prog_name="drydock", standalone_mode=False)
+        result = drydock.main(args=arguments, prog_name="drydock", standalone_mode=False, terminal_width=help_width())
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)

@@ -15,6 +15,7 @@ import click
 from ..attributes import canonical
 from ..errors import printable, quoted
 from .app import stdout_is_terminal
+from .terminal import width
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,7 +129,7 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     widest = widths.index(max(widths))
     widths[widest] = min(widths[widest], NARROWEST)
-    if sum(widths) + BETWEEN_COLUMNS * len(widths) > _terminal_width():
+    if sum(widths) + BETWEEN_COLUMNS * len(widths) > width():
         return False
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -143,17 +144,11 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     return True
 
 
-def _terminal_width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns
-
-
 def console(*, stderr: bool = False) -> "Console":
     """A rich console that shows text as it is."""
     from rich.console import Console
 
-    return Console(stderr=stderr, width=_terminal_width(), markup=False, highlight=False, emoji=False)
+    return Console(stderr=stderr, width=width(), markup=False, highlight=False, emoji=False)
 
 
 class Progress:
