@@ -21,17 +21,17 @@ KINDS = Path(str(find_spec("drydock_blueprints").origin)).parent  # type: ignore
 
 #: what costs a command its start-up and is not needed before the command has begun
 NOT_AT_START = (
-    "rich", "sqlite_utils", "sqlite3", "tomllib", "importlib.metadata", "pathlib", "asyncio", "hashlib", "subprocess",
+    "rich", "sqlite_utils", "sqlite3", "tomllib", "importlib.metadata", "pathlib", "asyncio", "hashlib", "subprocess", "socket",
     "drydock_blueprints", "drydock.engine", "drydock.api",
 )  # fmt: skip
 #: what a list may not load once the store is there
 NOT_FOR_A_LIST = (
-    "rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "drydock.engine",
+    "rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "socket", "drydock.engine",
     "drydock.cli.lease", "drydock.cli.worker",
 )  # fmt: skip
 #: what a lease and a release of a pool's binding may not load
 NOT_FOR_A_LEASE = (
-    "rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "statistics", "drydock_blueprints",
+    "rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "statistics", "socket", "drydock_blueprints",
 )  # fmt: skip
 
 
@@ -68,6 +68,12 @@ def imports(tree: ast.Module) -> set[str]:
 
 def test_the_command_line_is_loaded_without_what_most_commands_never_need() -> None:
     assert loaded("import drydock.cli", NOT_AT_START) == []
+
+
+def test_a_help_loads_nothing_that_packs_archives() -> None:
+    """To find out how wide the terminal is, click would."""
+    show = "import contextlib\nfrom drydock.cli import main\nwith contextlib.suppress(SystemExit): main(['--help'])"
+    assert loaded(show, ("shutil", "bz2", "rich")) == []
 
 
 def test_the_package_alone_loads_next_to_nothing() -> None:
