@@ -553,6 +553,7 @@ class Verbs(RuleBasedStateMachine):
     def note_grants(self, but: Asked | None = None) -> None:
         """See what was handed to those who wait: all or nothing, and in their order."""
         store = self.engines[0].store
+        granted: list[tuple[Lease, Asked]] = []
         for asked in list(self.waits):
             leases = [lease for lease in map(store.leases.get, asked.ids) if lease]
             statuses = {lease.status for lease in leases}
@@ -564,9 +565,11 @@ class Verbs(RuleBasedStateMachine):
             assert statuses == {LeaseStatus.ACTIVE}
             assert asked.by not in self.dead or asked.request not in self.waits
             self.waits.remove(asked)
-            for lease in leases:
-                self.check_grant(lease, asked.demand, asked.terms.priority, asked.number, asked)
-                self.hold(lease, asked.by, asked.terms, asked)
+            granted += [(lease, asked) for lease in leases]
+        # Whoever was served, too, was not passed.
+        for lease, asked in granted:
+            self.check_grant(lease, asked.demand, asked.terms.priority, asked.number, asked)
+            self.hold(lease, asked.by, asked.terms, asked)
 
     def takes_leases(self, resource: Resource) -> bool:
         over = resource.until is not None and resource.until <= self.wall
