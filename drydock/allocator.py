@@ -169,7 +169,7 @@ class Allocator:
         """Take the first step for `lease` that is possible now, in the order that the module names."""
         return (
             self._use(lease, shared=False)
-            or (None if self.just_asked else self._wait_for_my_build(lease))
+            or self._wait_for_my_build(lease)
             or self._build(lease)
             or self._use(lease, shared=True)
             or self.make_room(lease)
@@ -184,7 +184,8 @@ class Allocator:
 
     def make_room(self, lease: int) -> Decision:
         """See one idle resource go whose end gives room for `lease`, never more than one at a time."""
-        return (None if self.just_asked else self._wait_for_my_reclaim(lease)) or self._reclaim(lease)
+        going = None if self.just_asked else self._wait_for_my_reclaim(lease)
+        return going or self._reclaim(lease)
 
     def _reclaim(self, lease: int) -> Decision:
         if not self.may_reclaim:
@@ -220,6 +221,8 @@ class Allocator:
         return None
 
     def _wait_for_my_build(self, lease: int) -> Decision | None:
+        if self.just_asked:
+            return None
         building = self.store.resources.built_for(lease)
         return None if building is None else Decision(Act.BUILD, building)
 

@@ -132,8 +132,6 @@ class Steps:
 
     def sockets(self, resource: Resource) -> "list[socket]":
         """Open sockets for a command that runs under a lease on this resource. Raises `Gone` when it is not fit any more."""
-        from socket import socket  # costs a command a tenth of its start, and few have any
-
         if "sockets" not in resource.hooks:
             return []
         row = self._row(resource)
@@ -141,6 +139,8 @@ class Steps:
         blueprint = self.blueprint(row)
         found = self.call(row.name, "sockets", lambda: list(blueprint.sockets(about)))
         assert isinstance(found, list)
+        from socket import socket  # costs a command a tenth of its start, and few come here
+
         for one in found:
             if not isinstance(one, socket):
                 raise BlueprintError(row.name, "sockets", f"must give open sockets, got {printable(one)}")

@@ -1,8 +1,8 @@
 """Leases: asked for, queued, granted, ended. A lease that is over costs nothing but its row.
 
-The queue (`waiting`) is the pending leases in the order of `turn`: the moment at which they asked, less a head start for each step
-of priority. That key never changes, so an index keeps the order, and so ageing is bounded: nobody is passed by a
-request that came more than its head start later.
+The queue (`waiting`) is the pending leases in the order of `turn`: the moment at which they asked, less a head start for
+each step of priority. That key never changes, so an index keeps the order, and so ageing is bounded: nobody is passed by
+a request that came more than its head start later.
 """
 
 from collections.abc import Iterator, Sequence

@@ -71,7 +71,7 @@ class Left(NamedTuple):
 class Resources:
     def __init__(self, store: "Store") -> None:
         self._store = store
-        #: for each set of shapes, since when the least recently used was idle when we looked last, and when that was
+        #: for each set of shapes, since when the least recently used was idle when we looked last, and how long that counts
         self._lately: dict[tuple[int, ...], tuple[float, float]] = {}
 
     def add(
@@ -153,16 +153,16 @@ class Resources:
             return self._best_room(shapes, shared)
         # Least recently used first is dead first, too. What was dead when we looked last is not walked through again.
         now, key = monotonic(), tuple(shapes)
-        since, looked_at = self._lately.get(key, (ALWAYS, now))
-        found = self._best_room(shapes, shared, since) if now < looked_at + LATELY_SECONDS else None
+        since, until = self._lately.get(key, (ALWAYS, now))
+        found = self._best_room(shapes, shared, since) if now < until else None
         if found is None:
-            found, looked_at = self._best_room(shapes, shared), now
+            found, until = self._best_room(shapes, shared), now + LATELY_SECONDS
         if found is not None:
-            self._lately[key] = found.idle_since, looked_at
+            self._lately[key] = found.idle_since, until
         return found
 
     def _best_room(self, shapes: Sequence[int], shared: bool, since: float = ALWAYS) -> Room | None:
-        """Of those that were idle at `since` for the first time, or later."""
+        """`since`: as for `with_room`."""
         if len(shapes) == 1:
             return next(iter(self.with_room(shapes[0], shared=shared, most=1, since=since)), None)
         names, parameters = numbered(shapes)
@@ -176,8 +176,8 @@ class Resources:
         return Room(*row) if row else None
 
     def with_room(self, shape: int, *, shared: bool, most: int, since: float = ALWAYS) -> list[Room]:
-        """Resources of a shape with a free seat: unused ones, least recently used first; or, `shared`, used ones,
-        least used first."""
+        """Resources of a shape with a free seat: unused ones, least recently used first, of those that were last used at
+        `since` or later; or, `shared`, used ones, least used first."""
         rows = self._store.rows(
             f"SELECT {_ROOM_COLUMNS} FROM resource r WHERE {_ROOM} AND r.shape = :shape AND {_order(shared)} LIMIT :most",
             shape=shape,
@@ -529,5 +529,5 @@ EVERY = (f"SELECT {COLUMNS} {_FROM} WHERE r.id > :after ORDER BY r.id LIMIT :mos
 
 def _order(shared: bool) -> str:
     if shared:
-        return "r.used > 0 AND r.idle_since >= :since ORDER BY r.used, r.idle_since, r.id"
+        return "r.used > 0 ORDER BY r.used, r.idle_since, r.id"
     return "r.used = 0 AND r.idle_since >= :since ORDER BY r.idle_since, r.id"
