@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ConfigError, Refused, StoreDamaged, listed, quoted
 from .base import FROZEN
+from .statuses import RESOURCE_MOVING
 
 if TYPE_CHECKING:
     from .base import Row, Store
@@ -80,9 +81,7 @@ class Copied(NamedTuple):
 def standing(store: "Store") -> Standing:
     """What is not over. Part of a transaction that its caller has open."""
     live = store.rows("SELECT id, status, process, worker, until, deadline FROM lease WHERE status <> 'destroyed'")
-    moving = store.rows(
-        "SELECT id, worker FROM resource WHERE status IN ('pending', 'released', 'broken') AND worker IS NOT NULL"
-    )
+    moving = store.rows(f"SELECT id, worker FROM resource WHERE {RESOURCE_MOVING} AND worker IS NOT NULL")
     names = {name for _, _, process, worker, _, _ in live for name in (process, worker) if name is not None}
     alive = names.union(worker for _, worker in moving)
     alive -= store.dead_among(alive)

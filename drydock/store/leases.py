@@ -14,6 +14,7 @@ from ..model import Demand, Lease, LeaseStatus, Terms
 from . import resources
 from .offers import numbered
 from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
+from .statuses import LEASE_GRANTED, LEASE_MOVING, LEASE_WANTED, RESOURCE_MOVING
 
 if TYPE_CHECKING:
     from .base import Answer, Row, Store
@@ -24,7 +25,7 @@ _COLUMNS = (
 )
 _WIDTH = 16
 # Word for word the condition of the index lease_deadline, or it is not used.
-_HAS_DEADLINE = "deadline IS NOT NULL AND status IN ('acquired', 'active')"
+_HAS_DEADLINE = f"deadline IS NOT NULL AND {LEASE_GRANTED}"
 _FROM = "FROM lease l LEFT JOIN resource r ON r.id = l.resource LEFT JOIN blueprint p ON p.id = r.blueprint"
 #: most of what is freed goes to one of the first
 FIRST_IN_THE_QUEUE = 8
@@ -50,8 +51,8 @@ _ADD_TO_OTHERS = _ADD.replace(
 
 _QUEUE = (
     "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, until, owed,"
-    " EXISTS (SELECT 1 FROM resource r WHERE r.status IN ('pending', 'released', 'broken')"
-    " AND (r.built_for = waiting.id AND r.status = 'pending' OR r.reclaimed_for = waiting.id AND r.failures = 0))"
+    f" EXISTS (SELECT 1 FROM resource WHERE {RESOURCE_MOVING}"
+    " AND (built_for = waiting.id AND status = 'pending' OR reclaimed_for = waiting.id AND failures = 0))"
     " FROM waiting WHERE type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most"
 )
 
@@ -229,7 +230,7 @@ class Leases:
         now, uptime, boot = self._store.clock(), self._store.uptime(), self._store.boot
         rows = self._store.rows(
             "SELECT id, 'its time is up' FROM lease"
-            " WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active') AND until <= :now"
+            f" WHERE until IS NOT NULL AND {LEASE_WANTED} AND until <= :now"
             f" UNION ALL SELECT id, 'it was not renewed in time' FROM lease WHERE {_HAS_DEADLINE}"
             " AND boot = :boot AND deadline <= :uptime"
             f" UNION ALL SELECT id, 'the machine was started again' FROM lease WHERE {_HAS_DEADLINE} AND boot < :boot"
@@ -244,7 +245,7 @@ class Leases:
         """In how many seconds the next lease is over, unless it is renewed."""
         now, uptime = self._store.clock(), self._store.uptime()
         row = self._store.row(
-            "SELECT (SELECT min(until) FROM lease WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active')),"
+            f"SELECT (SELECT min(until) FROM lease WHERE until IS NOT NULL AND {LEASE_WANTED}),"
             f" (SELECT min(deadline) FROM lease WHERE {_HAS_DEADLINE} AND boot = :boot)",
             boot=self._store.boot,
         )
@@ -260,7 +261,7 @@ class Leases:
         names, parameters = numbered(ids or ())
         these = "" if ids is None else f" AND id IN ({names})"
         rows = self._store.rows(
-            "SELECT id, until FROM lease WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active')"
+            f"SELECT id, until FROM lease WHERE until IS NOT NULL AND {LEASE_WANTED}"
             f" AND status <> 'pending'{these} UNION ALL SELECT id, CASE WHEN boot = :boot THEN deadline - :uptime + :now ELSE :now END"
             f" FROM lease WHERE {_HAS_DEADLINE}{these}",
             now=now,
@@ -276,7 +277,7 @@ class Leases:
     def next_retry(self) -> float | None:
         """In how many seconds the next hook for a lease, which failed or yielded, is to be called again."""
         row = self._store.row(
-            "SELECT min(not_before) FROM lease WHERE status IN ('acquired', 'released', 'broken') AND not_before > :now",
+            f"SELECT min(not_before) FROM lease WHERE {LEASE_MOVING} AND not_before > :now",
             now=self._store.clock(),
         )
         return None if row is None or row[0] is None else row[0] - self._store.clock()
@@ -285,7 +286,7 @@ class Leases:
         """Granted leases that end in less than `before` seconds, or a quarter of their time, and were not warned: id,
         process."""
         rows = self._store.rows(
-            "SELECT id, process FROM lease WHERE until IS NOT NULL AND status IN ('pending', 'acquired', 'active')"
+            f"SELECT id, process FROM lease WHERE until IS NOT NULL AND {LEASE_WANTED}"
             " AND status <> 'pending' AND warned = 0 AND until <= :now + :before AND until - (until - granted_at) / 4 <= :now"
             f" UNION SELECT id, process FROM lease WHERE {_HAS_DEADLINE} AND boot = :boot AND warned = 0"
             " AND deadline <= :uptime + :before AND deadline - ttl / 4 <= :uptime",
@@ -339,8 +340,7 @@ class Leases:
         """Leases that somebody must move on, now that nothing stands on them: id, status, the process at work on it, not
         before when."""
         rows = self._store.rows(
-            "SELECT id, status, worker, not_before FROM lease WHERE status IN ('acquired', 'released', 'broken')"
-            " AND carries IS NULL"
+            f"SELECT id, status, worker, not_before FROM lease WHERE {LEASE_MOVING} AND carries IS NULL"
         )
         return sorted((id, LeaseStatus(status), worker, not_before) for id, status, worker, not_before in rows)
 

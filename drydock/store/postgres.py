@@ -47,6 +47,7 @@ from .postgres_errors import translate
 from .postgres_health import findings
 from .postgres_schema import CHANGES, SCHEMA, VERSION
 from .postgres_session import IDLE_SECONDS, Connection
+from .statuses import LEASE_MOVING, RESOURCE_MOVING
 
 OLDEST = 140000
 #: a process that has not been heard of for so long is dead
@@ -86,8 +87,8 @@ _LONG_DEAD = f"GREATEST(beat, {_STARTED}) < {_CLOCK} - :long"
 #: who holds what is not over, or was at work on it: that they are dead is still to be found out
 _NAMED = (
     "SELECT process FROM lease WHERE process IS NOT NULL AND status <> 'destroyed'"
-    " UNION SELECT worker FROM lease WHERE status IN ('acquired', 'released', 'broken') AND worker IS NOT NULL"
-    " UNION SELECT worker FROM resource WHERE status IN ('pending', 'released', 'broken') AND worker IS NOT NULL"
+    f" UNION SELECT worker FROM lease WHERE {LEASE_MOVING} AND worker IS NOT NULL"
+    f" UNION SELECT worker FROM resource WHERE {RESOURCE_MOVING} AND worker IS NOT NULL"
 )
 _MAY_MAKE = (
     "SELECT CASE WHEN to_regnamespace($1) IS NULL THEN has_database_privilege(current_database(), 'CREATE')"

@@ -10,6 +10,7 @@ from ..attributes import canonical
 from ..model import Resource, ResourceStatus
 from .offers import UNLIMITED, numbered
 from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
+from .statuses import RESOURCE_MOVING
 
 if TYPE_CHECKING:
     from .base import Answer, Store
@@ -194,8 +195,7 @@ class Resources:
     def built_for(self, lease: int) -> int | None:
         """The resource that is still being built for a lease."""
         rows = self._store.rows(
-            "SELECT id FROM resource WHERE status IN ('pending', 'released', 'broken') AND status = 'pending'"
-            " AND built_for = :lease",
+            f"SELECT id FROM resource WHERE {RESOURCE_MOVING} AND status = 'pending' AND built_for = :lease",
             lease=lease,
         )
         return rows[0][0] if rows else None
@@ -204,8 +204,7 @@ class Resources:
         """The resource that is still being torn down to make room for a lease. One whose hook failed is not waited
         for: another may go faster."""
         row = self._store.row(
-            "SELECT id FROM resource WHERE status IN ('pending', 'released', 'broken') AND reclaimed_for = :lease"
-            " AND failures = 0",
+            f"SELECT id FROM resource WHERE {RESOURCE_MOVING} AND reclaimed_for = :lease AND failures = 0",
             lease=lease,
         )
         return row[0] if row else None
@@ -334,7 +333,7 @@ class Resources:
     def moving(self) -> list[tuple[int, ResourceStatus, str | None, float]]:
         """Resources that somebody must move on: id, status, the process at work on it, not before when."""
         rows = self._store.rows(
-            "SELECT id, status, worker, not_before FROM resource WHERE status IN ('pending', 'released', 'broken') ORDER BY id"
+            f"SELECT id, status, worker, not_before FROM resource WHERE {RESOURCE_MOVING} ORDER BY id"
         )
         return [(id, ResourceStatus(status), worker, not_before) for id, status, worker, not_before in rows]
 
@@ -409,7 +408,7 @@ class Resources:
             " (SELECT min(idle_since + ttl) FROM resource WHERE ttl IS NOT NULL AND used = 0 AND status = 'active'"
             " AND idle_since + ttl > :now),"
             " (SELECT min(rests_until) FROM resource WHERE rests_until IS NOT NULL AND rests_until > :now),"
-            " (SELECT min(not_before) FROM resource WHERE status IN ('pending', 'released', 'broken') AND not_before > :now),"
+            f" (SELECT min(not_before) FROM resource WHERE {RESOURCE_MOVING} AND not_before > :now),"
             " (SELECT min(observe_at) FROM resource WHERE observe_at IS NOT NULL AND status = 'active' AND observe_at > :now),"
             " (SELECT min(observe_at) FROM blueprint WHERE observe_at IS NOT NULL AND observe_at > :now)",
             now=self._store.clock(),

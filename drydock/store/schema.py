@@ -7,9 +7,12 @@ Indexes follow the questions that a grant asks: each holds only the rows that ca
 is free, what still lives), so none of them grows with the leases that are over.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 from sqlite_utils import Migrations
+
+from .statuses import one_of
 
 if TYPE_CHECKING:
     from sqlite_utils.db import Database
@@ -296,3 +299,25 @@ THE_QUEUE = "CREATE VIEW waiting AS SELECT * FROM lease WHERE status = 'pending'
 @migrations()
 def the_queue(db: "Database") -> None:
     _run(db, THE_QUEUE)
+
+
+# Each list of statuses is spelled out, in all that is worked out whenever a row is written; see `one_of`. The tables are
+# made anew, since a CHECK cannot be changed.
+@migrations()
+def no_lists(db: "Database") -> None:
+    _run(db, "DROP VIEW waiting")
+    for table in ("resource", "lease"):
+        made = "SELECT sql FROM sqlite_schema WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type = 'index', rowid"
+        definition, *indexes = (_spelled_out(sql) for (sql,) in db.conn.execute(made, [table]))
+        made_anew = f"""
+{re.sub(r"^CREATE TABLE [^ ]+", f"CREATE TABLE {table}_new", definition)};
+INSERT INTO {table}_new SELECT * FROM {table};
+UPDATE sqlite_sequence SET seq = COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), seq) WHERE name = '{table}_new';
+DROP TABLE {table};
+ALTER TABLE {table}_new RENAME TO {table}"""
+        _run(db, ";\n".join([made_anew, *indexes]))
+    _run(db, THE_QUEUE)
+
+
+def _spelled_out(statement: str) -> str:
+    return re.sub(r"status IN \(([^)]*)\)", lambda found: one_of(*re.findall(r"\w+", found[1])), statement)

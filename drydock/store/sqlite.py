@@ -22,7 +22,7 @@ from .turnstile import Turnstile
 from .wakeups import Wakeups
 
 APPLICATION_ID = 0x44727944  # "DryD"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SAFE_SINCE = (3, 51, 3)  # the WAL-reset bug is fixed from here on
 OLDEST = (3, 38, 0)
 
