@@ -100,7 +100,7 @@ class SqliteStore(Store):
             with Reserve(path + ".reserve").lent():
                 return cls(path, _connect(path, "ro", _check_current), None, clock, uptime)
         files.prepare(path, make_parents=make_parents)
-        turnstile = Turnstile(path + ".lock")
+        turnstile = Turnstile(path)
         try:
             turnstile.enter(PATIENCE_SECONDS)
             # Inside: the first to open after a crash repairs the log, and must not meet a writer.
@@ -174,8 +174,8 @@ class SqliteStore(Store):
         is_scarce = self._reserve.is_needed()
         if is_scarce and asks:  # it might find room that an ending will need
             raise StoreFull(quoted(self.path))
-        self._turnstile.enter(self.patience_seconds)
         try:
+            self._turnstile.enter(self.patience_seconds)
             # What is written into a lost log might be copied over the database as we leave.
             if _identity(self._log) != self._files[1]:
                 self._check_files()

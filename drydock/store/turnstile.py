@@ -1,104 +1,119 @@
-"""A queue in front of the writers of one SQLite file: a blocking `flock` on a file beside it, with a deadline.
+"""A queue in front of the writers of one SQLite file: a `flock` on a file beside it, and a bell for those who wait for it.
 
-SQLite's own busy handler lets newcomers pass those who wait longest; the kernel's queue for a file lock does not. It
-also keeps commits and checkpoints of different processes apart, which is the shape that triggers the WAL-reset bug of
-SQLite before 3.51.3, and it is let go by the kernel when its holder dies.
+SQLite's own busy handler lets newcomers pass those who wait longest, and sleeps ever longer; here whoever leaves wakes the
+one who has waited longest. It also keeps commits and checkpoints of different processes apart, which is the shape that
+triggers the WAL-reset bug of SQLite before 3.51.3. The lock alone decides whose turn it is, and the kernel lets it go when
+its holder dies: a blocking `flock` would say so at once, but it has no deadline.
 """
 
-import _thread
+import contextlib
 import fcntl
 import os
+import select
+import stat
 import time
+from collections.abc import Iterator
 
 from ..errors import Refused, StoreBusy, StoreError, quoted
 
-#: for how long a thread that stood in the queue waits to be sent there again
-STAYS_SECONDS = 0.1
+#: who dies in his turn rings no bell
+LOOK_EVERY_SECONDS = 0.02
+#: all that a pipe holds
+PIPE_BYTES = 65536
 
 
 class Turnstile:
     """One process's (and one thread's) place at the turnstile. Not shared between threads, not kept over a fork."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._fd = _open(path)
-        self._stand_in: _StandIn | None = None
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._fd = _open(store + ".lock")
+        self._bell = Bell(store + ".wake")
 
     def enter(self, patience_seconds: float) -> None:
         """Wait for the turn. Raises `StoreBusy` when it has not come in time, and then holds nothing."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._take():
             self._queue(patience_seconds)
 
     def leave(self) -> None:
+        """Let the next one in. May be called twice, and also by who was interrupted as he entered."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._bell.ring()
 
     def close(self) -> None:
+        self.leave()
+        self._bell.close()
         os.close(self._fd)
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _queue(self, patience_seconds: float) -> None:
         started = time.monotonic()
-        stand_in = self._stand_in = self._stand_in or _StandIn(self._fd)
-        came = False
-        try:
-            came = stand_in.wait(patience_seconds)
-        finally:
-            if stand_in.dismissed:
-                self._fd, self._stand_in = _open(self.path), None
-            elif not came:  # it came between our giving up and now: pass it on
-                self.leave()
-        if not came:
-            raise StoreBusy(time.monotonic() - started, f"the store {quoted(self.path.removesuffix('.lock'))}")
+        with self._bell.listening():
+            while (left := started + patience_seconds - time.monotonic()) > 0:
+                self._bell.wait(min(left, LOOK_EVERY_SECONDS))
+                if self._take():
+                    return
+        raise StoreBusy(time.monotonic() - started, f"the store {quoted(self._store)}")
 
 
-class _StandIn:
-    """Stands in the kernel's queue for somebody who has a deadline, or may be interrupted.
+class Bell:
+    """Wakes one of those who listen, of any process: the one who has listened longest.
 
-    A blocking flock has no deadline, and a library may not use signals to end it. So a helper thread blocks. It stays
-    for a while, since who queues will soon queue again. If whoever it stands there for loses patience (or ^C comes) it
-    is dismissed: it keeps the descriptor, and closes it as soon as its turn comes.
+    It is a byte in a named pipe, which stays there until somebody hears it, so that it cannot be missed. Where the kernel
+    knows no way to wake only one (that is epoll's EPOLLEXCLUSIVE) it wakes all; where there is no pipe to be had, nobody.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._asked, self._arrived, self._verdict = (_thread.allocate_lock() for _ in range(3))
-        self._asked.acquire()
-        self._arrived.acquire()
-        self._is_there = False
-        self.dismissed = False
+    def __init__(self, folder: str) -> None:
+        self._fd = _open_pipe(folder)
+        self._ears: select.epoll | None = None
 
-    def wait(self, seconds: float) -> bool:
-        """Whether the turn came in time. If not, or when this is interrupted, `dismissed` tells whether it still may."""
-        came = False
+    def ring(self) -> None:
+        if self._fd is None:
+            return
         try:
-            with self._verdict:
-                self._asked.release()
-                if not self._is_there:
-                    self._is_there = True
-                    _thread.start_new_thread(self._stand, ())
-            came = self._arrived.acquire(timeout=seconds)
+            os.write(self._fd, b"!")
+        except BlockingIOError:
+            return  # it is full of rings that nobody had to hear
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Be among those of whom one is woken."""
+        if self._fd is None or not hasattr(select, "epoll"):
+            yield
+            return
+        if self._ears is None:
+            self._ears = select.epoll()
+        self._ears.register(self._fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        try:
+            yield
         finally:
-            if not came:
-                with self._verdict:
-                    self.dismissed = not self._arrived.acquire(blocking=False)
-        return came
+            self._ears.unregister(self._fd)
 
-    def _stand(self) -> None:
-        while self._is_asked():
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            with self._verdict:
-                if self.dismissed:
-                    os.close(self._fd)
-                    return
-                self._arrived.release()
+    def wait(self, seconds: float) -> None:
+        """Sleep until it rings, at most so long."""
+        if self._fd is None:
+            time.sleep(min(seconds, 0.001))
+            return
+        if self._ears is not None:
+            self._ears.poll(seconds)
+        else:
+            poll = select.poll()  # select() takes no descriptor above 1023
+            poll.register(self._fd, select.POLLIN)
+            poll.poll(seconds * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fd, PIPE_BYTES)
 
-    def _is_asked(self) -> bool:
-        if self._asked.acquire(timeout=STAYS_SECONDS):
-            return True
-        with self._verdict:
-            self._is_there = self._asked.acquire(blocking=False)
-            return self._is_there
+    def close(self) -> None:
+        if self._ears is not None:
+            self._ears.close()
+        if self._fd is not None:
+            os.close(self._fd)
 
 
 def _open(path: str) -> int:
@@ -110,3 +125,20 @@ def _open(path: str) -> int:
         ) from error
     except OSError as error:
         raise StoreError(f"cannot open {quoted(path)}: {error.strerror}") from error
+
+
+def _open_pipe(folder: str) -> int | None:
+    # In a folder of its own, since whoever copies all files of the store by name would read it for ever.
+    path = os.path.join(folder, "turn")
+    for _ in range(2):
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                return fd
+            os.close(fd)
+            return None
+        with contextlib.suppress(OSError):
+            os.mkdir(folder, 0o700)
+        with contextlib.suppress(OSError):
+            os.mkfifo(path, 0o600)
+    return None

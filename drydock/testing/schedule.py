@@ -110,7 +110,7 @@ class _OpenTurnstile(Turnstile):
     """Lets everybody pass."""
 
     def __init__(self) -> None:
-        self.path = ""
+        pass
 
     def enter(self, patience_seconds: float) -> None:
         pass

@@ -1,16 +1,25 @@
 """The queue in front of the writers: one at a time, nobody for ever, and nothing left of those who die or give up."""
 
+import contextlib
 import os
+import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from drydock.errors import Refused, StoreBusy
-from drydock.store.turnstile import Turnstile
+from drydock.store import turnstile as module
+from drydock.store.turnstile import Bell, Turnstile
 from drydock.testing.children import SECONDS, Child, run_together
+
+#: who is not woken does not look by himself either, or only after a test has failed
+ONLY_WOKEN = """
+from drydock.store import turnstile as module
+module.LOOK_EVERY_SECONDS = 600.0
+"""
 
 HOLD = """
 from drydock.store.turnstile import Turnstile
@@ -52,63 +61,52 @@ say("in")
 
 
 @pytest.fixture
-def lock(tmp_path: Path) -> Path:
-    return tmp_path / "drydock.db.lock"
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "drydock.db"
 
 
 @pytest.fixture
-def turnstile(lock: Path) -> Iterator[Turnstile]:
-    turnstile = Turnstile(str(lock))
+def turnstile(store: Path) -> Iterator[Turnstile]:
+    turnstile = Turnstile(str(store))
     yield turnstile
     turnstile.close()
 
 
-def wait_until_queueing(pid: int, number: int = 1) -> None:
-    """Return when so many threads of process `pid` stand in a kernel queue for a file lock."""
+def wait_until_queueing(pid: int) -> None:
+    """Return when process `pid` listens for the bell."""
     deadline = time.monotonic() + SECONDS
-    while True:
-        waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
-        if sum(line.split()[5] == str(pid) for line in waiting) >= number:
-            return
-        assert time.monotonic() < deadline, waiting
-        time.sleep(0.001)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
+    while not any("tfd:" in told for told in descriptors_of(pid)):
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
-def threads() -> set[Path]:
-    """The threads of this process, whoever made them."""
-    return set(Path("/proc/self/task").iterdir())
+def descriptors_of(pid: int) -> Iterator[str]:
+    """What the kernel tells of each descriptor of a process."""
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield path.read_text()
 
 
-def descriptors(lock: Path) -> int:
-    """How many descriptors of the lock file this process has."""
-    return sum(os.path.realpath(fd) == str(lock) for fd in Path("/proc/self/fd").iterdir())
-
-
-def test_processes_pass_one_at_a_time(lock: Path, tmp_path: Path) -> None:
+def test_processes_pass_one_at_a_time(store: Path, tmp_path: Path) -> None:
     """Each reads a file and writes it back with a letter more; with two inside at once a letter would be lost."""
     letters = tmp_path / "letters"
     letters.write_text("")
-    children = [Child(COUNT, lock, letters, 100, letter) for letter in "abcd"]
+    children = [Child(COUNT, store, letters, 100, letter) for letter in "abcd"]
     assert run_together(children) == [[], [], [], []]
     assert sorted(letters.read_text()) == sorted("abcd" * 100)
 
 
-def test_everybody_who_queues_has_a_turn_as_soon_as_the_holder_leaves(lock: Path) -> None:
-    with Child(HOLD, lock) as holder:
+@pytest.mark.parametrize("how", ["leave", "close"])
+def test_everybody_who_queues_has_a_turn_as_soon_as_the_holder_leaves(store: Path, how: str) -> None:
+    code = ONLY_WOKEN + HOLD.replace("leave", how)
+    with Child(code, store) as holder:
         holder.expect("in")
-        waiting = [Child(HOLD, lock) for _ in range(3)]
+        waiting = [Child(code, store) for _ in range(3)]
         try:
             for child in waiting:
                 wait_until_queueing(child.pid)
             holder.tell()
-            for child in waiting:  # each lets in the next, in whichever order the kernel likes
+            for child in waiting:  # each lets in the next, in whichever order they came
                 child.tell()
             for child in waiting:
                 child.expect("in", "out")
@@ -117,78 +115,26 @@ def test_everybody_who_queues_has_a_turn_as_soon_as_the_holder_leaves(lock: Path
                 child.kill()
 
 
-def test_who_loses_patience_holds_nothing_and_can_go_on(turnstile: Turnstile, lock: Path) -> None:
-    with Child(HOLD, lock) as holder:
+def test_who_loses_patience_holds_nothing_and_can_go_on(turnstile: Turnstile, store: Path) -> None:
+    with Child(HOLD, store) as holder:
         holder.expect("in")
         for _ in range(2):
             with pytest.raises(StoreBusy) as busy:
                 turnstile.enter(0.01)
         assert busy.value.waited_seconds >= 0.01
-        assert str(lock).removesuffix(".lock") in str(busy.value)
+        assert str(store) in str(busy.value)
         holder.tell()
         holder.expect("out")
         turnstile.enter(60.0)
         with pytest.raises(StoreBusy):
-            Turnstile(str(lock)).enter(0.01)
+            Turnstile(str(store)).enter(0.01)
         turnstile.leave()
 
 
-def test_a_turn_that_comes_too_late_is_given_away(turnstile: Turnstile, lock: Path) -> None:
-    """The threads that were left standing in the kernel's queue close their descriptors when they come to its head."""
-    with Child(HOLD, lock) as holder:
+def test_interrupted_while_queueing_it_can_be_entered_again(store: Path) -> None:
+    with Child(HOLD, store) as holder:
         holder.expect("in")
-        for _ in range(3):
-            with pytest.raises(StoreBusy):
-                turnstile.enter(0.001)
-        wait_until_queueing(os.getpid(), 3)
-        assert descriptors(lock) == 4
-        holder.tell()
-        holder.expect("out")
-    with Child(HOLD, lock) as next_one:
-        next_one.expect("in")
-        deadline = time.monotonic() + SECONDS
-        while descriptors(lock) > 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-
-
-def pass_after_another(turnstile: Turnstile, lock: Path) -> None:
-    """Enter and leave, having had to queue."""
-    with Child(HOLD, lock) as holder:
-        holder.expect("in")
-        passing = threading.Thread(target=lambda: (wait_until_queueing(os.getpid()), holder.tell()))
-        passing.start()
-        turnstile.enter(60.0)
-        passing.join()
-        turnstile.leave()
-
-
-def test_who_queues_again_is_stood_for_by_the_same_thread(
-    turnstile: Turnstile, lock: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("drydock.store.turnstile.STAYS_SECONDS", 60.0)
-    before, stood = threads(), set()
-    for _ in range(3):
-        pass_after_another(turnstile, lock)
-        wait_for(lambda: len(threads() - before) == 1)
-        stood |= threads() - before
-    assert len(stood) == 1
-
-
-def test_a_thread_that_stood_in_the_queue_leaves_and_another_comes_when_one_is_needed(
-    turnstile: Turnstile, lock: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("drydock.store.turnstile.STAYS_SECONDS", 0.001)
-    before = threads()
-    for _ in range(3):
-        pass_after_another(turnstile, lock)
-        wait_for(lambda: threads() <= before)
-
-
-def test_interrupted_while_queueing_it_can_be_entered_again(lock: Path) -> None:
-    with Child(HOLD, lock) as holder:
-        holder.expect("in")
-        with Child(INTERRUPTED, lock) as child:
+        with Child(INTERRUPTED, store) as child:
             child.expect("ready")
             wait_until_queueing(child.pid)
             child.process.send_signal(2)
@@ -199,31 +145,31 @@ def test_interrupted_while_queueing_it_can_be_entered_again(lock: Path) -> None:
             child.expect("in")
 
 
-def test_a_holder_that_is_killed_lets_the_next_in(lock: Path) -> None:
-    with Child(HOLD, lock) as holder:
+def test_a_holder_that_is_killed_lets_the_next_in(store: Path) -> None:
+    with Child(HOLD, store) as holder:
         holder.expect("in")
-        with Child(HOLD, lock) as waiting:
+        with Child(HOLD, store) as waiting:
             wait_until_queueing(waiting.pid)
             holder.kill()
             waiting.expect("in")
 
 
-def test_a_command_that_the_holder_started_does_not_hold_on(lock: Path) -> None:
+def test_a_command_that_the_holder_started_does_not_hold_on(store: Path) -> None:
     code = HOLD.replace(
         'say("in")', 'import subprocess\nsleeper = subprocess.Popen(["sleep", "600"])\nsay(sleeper.pid)'
     )
-    with Child(code, lock) as holder:
+    with Child(code, store) as holder:
         sleeper = int(holder.hear())
         holder.kill()
-        turnstile = Turnstile(str(lock))
+        turnstile = Turnstile(str(store))
         turnstile.enter(60.0)
         turnstile.close()
         os.kill(sleeper, 9)
 
 
-def test_two_of_one_process_shut_each_other_out(turnstile: Turnstile, lock: Path) -> None:
+def test_two_of_one_process_shut_each_other_out(turnstile: Turnstile, store: Path) -> None:
     """Two connections of one process, in two threads, queue like two processes."""
-    other = Turnstile(str(lock))
+    other = Turnstile(str(store))
     turnstile.enter(0.0)
     with pytest.raises(StoreBusy):
         other.enter(0.01)
@@ -233,12 +179,97 @@ def test_two_of_one_process_shut_each_other_out(turnstile: Turnstile, lock: Path
     turnstile.enter(0.0)
 
 
-def test_the_lock_file_is_made_for_its_owner_alone_and_no_link_is_followed(lock: Path, tmp_path: Path) -> None:
-    Turnstile(str(lock)).close()
+def test_the_lock_file_is_made_for_its_owner_alone_and_no_link_is_followed(store: Path, tmp_path: Path) -> None:
+    Turnstile(str(store)).close()
+    lock = Path(f"{store}.lock")
     assert lock.stat().st_mode & 0o7777 == 0o600
     lock.unlink()
     lock.symlink_to(tmp_path / "victim")
     with pytest.raises(Exception, match="cannot open") as error:
-        Turnstile(str(lock))
+        Turnstile(str(store))
     assert not isinstance(error.value, Refused)
     assert not (tmp_path / "victim").exists()
+
+
+# ---- the bell
+
+
+class Listener(threading.Thread):
+    """Listens once, and says so."""
+
+    def __init__(self, folder: Path, heard: list["Listener"]) -> None:
+        super().__init__(daemon=True)
+        self.bell, self.heard = Bell(str(folder)), heard
+        self.listens, self.woken = threading.Event(), threading.Event()
+        self.start()
+        assert self.listens.wait(SECONDS)
+
+    def run(self) -> None:
+        with self.bell.listening():
+            self.listens.set()
+            self.bell.wait(SECONDS)
+            self.heard.append(self)
+            self.woken.set()
+        self.bell.close()
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> Iterator[Bell]:
+    bell = Bell(str(tmp_path / "wake"))
+    yield bell
+    bell.close()
+
+
+def test_it_wakes_one_of_those_who_listen_and_first_the_one_who_has_listened_longest(
+    bell: Bell, tmp_path: Path
+) -> None:
+    heard: list[Listener] = []
+    listeners = [Listener(tmp_path / "wake", heard) for _ in range(4)]
+    for number, listener in enumerate(listeners, 1):
+        bell.ring()
+        assert listener.woken.wait(SECONDS)
+        assert heard == listeners[:number]
+
+
+def test_a_ring_that_nobody_heard_is_heard_by_the_next_who_listens(bell: Bell) -> None:
+    for _ in range(70_000):  # more than the pipe holds
+        bell.ring()
+    begun = time.monotonic()
+    with bell.listening():
+        bell.wait(SECONDS)
+    assert time.monotonic() - begun < SECONDS
+    with bell.listening():
+        bell.wait(0.01)  # all of them at once
+    assert time.monotonic() - begun >= 0.01
+
+
+def no_pipe(store: Path, _: pytest.MonkeyPatch) -> None:
+    Path(f"{store}.wake").mkdir()
+    Path(f"{store}.wake", "turn").write_text("no pipe")
+
+
+def no_folder(store: Path, _: pytest.MonkeyPatch) -> None:
+    Path(f"{store}.wake").write_text("no folder")
+
+
+def no_epoll(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(select, "epoll")
+
+
+@pytest.mark.parametrize("spoil", [no_pipe, no_folder, no_epoll])
+def test_where_there_is_no_such_bell_they_pass_all_the_same(
+    store: Path, monkeypatch: pytest.MonkeyPatch, spoil: object
+) -> None:
+    assert callable(spoil)
+    spoil(store, monkeypatch)
+    monkeypatch.setattr(module, "LOOK_EVERY_SECONDS", SECONDS)
+    with Child(HOLD, store) as holder:
+        holder.expect("in")
+        turnstile = Turnstile(str(store))
+        with pytest.raises(StoreBusy):
+            turnstile.enter(0.01)
+        passing = threading.Timer(0.01, holder.tell)
+        passing.start()
+        turnstile.enter(60.0)
+        passing.join()
+        turnstile.close()
