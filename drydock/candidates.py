@@ -24,15 +24,15 @@ class Candidate(NamedTuple):
     capacity: int | None  #: most leases of this demand at once; None: no bound
 
 
-class Candidates(NamedTuple):
-    """All blueprints that could ever serve a demand, switched-off ones included."""
+class Candidates:
+    """All blueprints that could ever serve a demand, switched-off ones included. Never changed once it is made."""
 
-    config: int
-    all: tuple[Candidate, ...]
-
-    @property
-    def enabled(self) -> list[Candidate]:
-        return [c for c in self.all if c.blueprint.enabled]
+    def __init__(self, config: int, all: tuple[Candidate, ...]) -> None:
+        self.config, self.all = config, all
+        self.enabled = [c for c in all if c.blueprint.enabled]
+        self.builders = [c for c in self.enabled if not c.blueprint.pooled]
+        #: whether no plans are needed, whoever is switched on
+        self.pooled = False not in {c.blueprint.pooled for c in all}
 
     @property
     def capacity(self) -> int | None:

@@ -7,6 +7,7 @@ by anybody, at any time: compare-and-set lets one through. Whoever waits for wha
 transaction, and the process that a lease is bound to is told.
 """
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from .errors import LeaseLost, NotFound, StatusChanged
@@ -164,11 +165,12 @@ def end_lease(
         return None
     if store.crowded:
         store.leases.foresee(ending.type)
-    return vacate(store, ending.resource, worker)
+    return vacate(store, ending.resource, ending.hooks, worker)
 
 
-def vacate(store: Store, resource: int, worker: str | None) -> int | None:
-    """One lease less on a resource. One that takes no new leases goes with its last: return it if a hook must see to it."""
+def vacate(store: Store, resource: int, hooks: Collection[str], worker: str | None) -> int | None:
+    """One lease less on a resource whose blueprint has these hooks. One that takes no new leases goes with its last: return
+    it if a hook must see to it."""
     left = store.resources.leave_seat(resource)
     # One that rests goes when it has rested, or its binding could be handed out again at once.
     if (left.open or left.rests) and left.status is ResourceStatus.ACTIVE:
@@ -178,9 +180,9 @@ def vacate(store: Store, resource: int, worker: str | None) -> int | None:
         return None
     if left.status is ResourceStatus.ACTIVE:
         start_destroying(store, resource, ResourceStatus.ACTIVE, "resource.drained", worker=worker)
-    elif not left.has_destroy_hook:
+    elif "destroy" not in hooks:
         finish_destroying(store, resource, left.status)
-    return resource if left.has_destroy_hook else None
+    return resource if "destroy" in hooks else None
 
 
 def start_destroying(

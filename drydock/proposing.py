@@ -33,11 +33,10 @@ def proposals(steps: Steps, possible: Candidates, wanted: Attributes, count: int
     """Up to `count` plans of each enabled builder whose slot locks look free now, best first."""
     found: list[Proposal] = []
     in_the_way: set[str] = set()
-    for candidate in possible.enabled:
-        if not candidate.blueprint.pooled:
-            free = (p for p in plans(steps, candidate.blueprint, wanted) if _looks_free(steps, p, in_the_way))
-            shape = candidate.shapes[0]
-            found += [_proposal(candidate.blueprint, shape, plan) for plan in itertools.islice(free, count)]
+    for candidate in possible.builders:
+        free = (p for p in plans(steps, candidate.blueprint, wanted) if _looks_free(steps, p, in_the_way))
+        shape = candidate.shapes[0]
+        found += [_proposal(candidate.blueprint, shape, plan) for plan in itertools.islice(free, count)]
     return Proposals(found, in_the_way)
 
 

@@ -94,7 +94,7 @@ class Request:
         self.unsure = False  # a server may forget that it asked, and give its numbers to others
         self.failure: BlueprintError | None = None  # the last, told when time is up
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
-        config, self._crowded = self.store.leases.outlook(demand.type)
+        config, self._crowded = self.store.outlook(demand.type)
         self.possible = queue.possible(demand, config)
         key = key_of(demand.type, canonical(demand.blueprints), canonical(demand.attributes))
         if queue.buildable.get(key) != self.possible.config:
@@ -167,7 +167,7 @@ class Request:
                 if self.store.offered != self.possible.config:
                     self.possible = self.queue.possible(self.demand)
                 self._refuse_too_many()
-                if self.count == 1 and added[0].behind and self._is_all_pooled() and not self.lab:
+                if self.count == 1 and added[0].behind and self.possible.pooled and not self.lab:
                     # What could be had would be that one's, and nothing became free since it was served.
                     self._decision, self._seen = Decision(Act.WAIT), self.store.version()
                 else:
@@ -246,7 +246,7 @@ class Request:
         """Decide for every lease that is still pending, now that it is its turn."""
         self._refresh()
         self._kept_seconds = ahead.seconds
-        if hopeless and self.proposals is None and self._is_all_pooled():
+        if hopeless and self.proposals is None and self.possible.pooled:
             self._decision = Decision(Act.WAIT)
             return self._decision
         if self.count > 1:  # some may have been granted since, by whoever finished what was built for them
@@ -272,9 +272,6 @@ class Request:
                 "slot-lock.lost", lease=lost.lease, blueprint=lost.blueprint, key=lost.key, holder=lost.holder
             )
         return decision
-
-    def _is_all_pooled(self) -> bool:
-        return all(c.blueprint.pooled for c in self.possible.all)
 
     def _plan(self) -> Proposals:
         """Ask the builders. One that fails is left alone for a while if there is somebody else to ask."""
@@ -497,7 +494,7 @@ class Request:
         if not self.resting:
             return self.possible
         awake = tuple(c for c in self.possible.all if c.blueprint.name not in self.resting)
-        return self.possible._replace(all=awake)
+        return Candidates(self.possible.config, awake)
 
     def _choose_beforehand(self, delay_seconds: float) -> None:
         """The race laboratory: choose, stop, and only then allocate what may have been taken meanwhile."""

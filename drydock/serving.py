@@ -107,13 +107,13 @@ class Queue:
                 self.store.leases.owe(waiters[0].id, None)
                 looked = True
                 if decision.act in (Act.WAIT, Act.AGAIN):
-                    self._keep_together(waiters, self._known(type, waiters[0], config), ahead)
+                    self._keep_together(waiters, self._known(key, type, waiters[0], config), ahead)
                 continue
             if settled and len(waiters) == 1 and waiters[0].owed is None:
                 cannot.add(key)
             if key in cannot and len(waiters) == 1:
                 continue
-            possible = self._known(type, waiters[0], config)
+            possible = self._known(key, type, waiters[0], config)
             fitting = room is None or _fits(possible, room)
             if (not fitting and len(waiters) == 1) or self._is_dead(waiters) or not possible.enabled:
                 continue
@@ -177,7 +177,7 @@ class Queue:
         first = waiters[0]
         # What his builders could build is for him to ask; here they count as asked, and nothing is reclaimed instead.
         roomy = self._roomy(possible, ahead)
-        asked = () if any(not c.blueprint.pooled for c in possible.enabled) else None
+        asked = () if possible.builders else None
         allocator = Allocator(
             self.store, possible,
             process=first.process, proposals=asked, ahead=ahead, may_reclaim=not roomy,
@@ -223,8 +223,8 @@ class Queue:
 
     def _roomy(self, possible: Candidates, ahead: Ahead) -> set[int]:
         """The builders that may have one more resource, and are not kept for others as a whole."""
-        builders = [c for c in possible.enabled if not c.blueprint.pooled and not ahead.keeps_all(c.shapes)]
-        return {c.blueprint.id for c in builders if self.store.offers.has_room(c.blueprint.id)}
+        builders = [c.blueprint.id for c in possible.builders if not ahead.keeps_all(c.shapes)]
+        return {id for id in builders if self.store.offers.has_room(id)}
 
     def _may_come_together(self, possible: Candidates, number: int) -> bool:
         """Whether so many could be had at once if all were idle: things that are switched off do not count. Otherwise
@@ -245,8 +245,8 @@ class Queue:
             found += number if seats is None else most * seats
         return found >= number
 
-    def _known(self, type: str, waiter: Waiter, config: int) -> Candidates:
-        found = self.known.get(key_of(type, waiter.blueprints, waiter.attributes))
+    def _known(self, key: str, type: str, waiter: Waiter, config: int) -> Candidates:
+        found = self.known.get(key)
         if found is not None and found.config == config:
             return found
         try:

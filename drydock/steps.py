@@ -307,7 +307,7 @@ class Steps:
                 self._tell("lease.reacquired", resource, lease=lease)
                 self.store.wake(self.store.leases.process_of(lease.id))
                 self.store.freed(lease.type)  # it waits again, and there may be something for it
-                vacate(self.store, resource.id, self.store.process)
+                vacate(self.store, resource.id, resource.hooks, self.store.process)
         except Conflict:  # released while it was cleaned up after, which needs to be done once
             return self._finish(lease.id)
         self.step_resource(resource.id)

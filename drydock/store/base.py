@@ -292,6 +292,11 @@ class Store(ABC):
             if granted:
                 self._wake(process, granted)
 
+    def outlook(self, type: str) -> tuple[int, bool]:
+        """What is good to know before one asks for this type: `Offers.config()`, and whether others wait for it. The
+        transaction that asks knows better."""
+        return self.leases.outlook(type)
+
     def moved_to(self) -> str | None:
         """Where a frozen store has gone; None: it is not frozen."""
         if not self.is_frozen():

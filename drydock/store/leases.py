@@ -145,7 +145,7 @@ class Leases:
     # ---- the queue
 
     def outlook(self, type: str) -> tuple[int, bool]:
-        """What whoever is about to ask for this type must know: `Offers.config()`, and whether others wait for it."""
+        """`Offers.config()`, and whether anybody waits for this type."""
         row = self._store.row(
             "SELECT config, EXISTS (SELECT 1 FROM waiting WHERE type = :type) FROM store WHERE id = 1",
             type=type,

@@ -63,7 +63,6 @@ class Left(NamedTuple):
     used: int
     open: bool
     status: ResourceStatus
-    has_destroy_hook: bool
     type: str
     rests: bool
     room: Room | None  #: the seats that are free now, if it may be leased
@@ -321,14 +320,14 @@ class Resources:
         """Count one lease less. Idle time counts from now."""
         row = self._store.row(
             f"UPDATE resource SET used = used - 1, idle_since = :now WHERE id = :id RETURNING {_OWN_ROOM_COLUMNS}, open, status,"
-            " type, (SELECT hooks FROM blueprint WHERE id = resource.blueprint), rests_until IS NOT NULL",
+            " type, rests_until IS NOT NULL",
             id=id,
             now=self._store.clock(),
         )
         assert row is not None
-        *room, open, status, type, hooks, rests = row
+        *room, open, status, type, rests = row
         free = Room(*room) if open and status == ResourceStatus.ACTIVE and not rests else None
-        return Left(row[5], bool(open), ResourceStatus(status), "destroy" in hooks.split(), type, bool(rests), free)
+        return Left(row[5], bool(open), ResourceStatus(status), type, bool(rests), free)
 
     def moving(self) -> list[tuple[int, ResourceStatus, str | None, float]]:
         """Resources that somebody must move on: id, status, the process at work on it, not before when."""
