@@ -10,14 +10,18 @@ import contextlib
 import os
 import select
 from collections.abc import Collection, Iterable
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket
 
-LONGEST_PATH_BYTES = 100
+#: of a folder whose sockets can be named with it
+LONGEST_FOLDER_BYTES = 85
 LONGEST_BYTES = 65536
+#: who hears soon is faster if he does not fall asleep; a disk needs some tenths of a millisecond
+AWAKE_SECONDS = 0.0002
 _FOLDER_BY_DESCRIPTOR = "/proc/self/fd"
 
 
@@ -46,7 +50,7 @@ class Wakeups:
         with contextlib.suppress(OSError):
             listener = _new_socket()
             try:
-                listener.bind(self._path(name))
+                listener.bind(f"{self._where}/{name}")
             except OSError:
                 listener.close()
             else:
@@ -60,10 +64,16 @@ class Wakeups:
     def are_secure(self, leases: Collection[int], seconds: float) -> bool:
         """Whether it was told since the last `wait`, or is within so many seconds, that no power cut can undo the grant of
         any of these leases."""
-        deadline = monotonic() + seconds
+        begun = monotonic()
         while not self._secure.issuperset(leases):
-            if self._socket is None or not self._read(max(0.0, deadline - monotonic())):
+            waited = monotonic() - begun
+            if self._socket is None or waited > seconds:
                 return False
+            if waited < AWAKE_SECONDS:
+                os.sched_yield()
+                self._hear()
+            else:
+                self._read(seconds - waited)
         return True
 
     def _read(self, seconds: float) -> bool:
@@ -72,10 +82,14 @@ class Wakeups:
         poll.register(self._socket, select.POLLIN)
         if not poll.poll(seconds * 1000):
             return False
+        self._hear()
+        return True
+
+    def _hear(self) -> None:
+        assert self._socket is not None
         with contextlib.suppress(BlockingIOError):
             while told := self._socket.recv(LONGEST_BYTES):
                 self._secure.update(int(number) for number in told[1:].split() if number.isdigit())
-        return True
 
     def fileno(self) -> int | None:
         """What becomes readable when somebody wakes us, for whoever waits for other things too."""
@@ -87,7 +101,7 @@ class Wakeups:
         try:
             if self._sender is None:
                 self._sender = _new_socket()
-            self._sender.sendto(b"!" + b" ".join(b"%d" % lease for lease in secure), self._path(name))
+            self._sender.sendto(b"!" + b" ".join([b"%d" % lease for lease in secure]), f"{self._where}/{name}")
         except ConnectionRefusedError:
             self._remove(name)
         except OSError:  # no socket to send with; he does not listen; or one more would tell him nothing
@@ -109,13 +123,12 @@ class Wakeups:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.folder, name))
 
-    def _path(self, name: str) -> str:
-        path = os.path.join(self.folder, name)
-        if len(os.fsencode(path)) <= LONGEST_PATH_BYTES or not os.path.isdir(_FOLDER_BY_DESCRIPTOR):
-            return path
-        if self._fd is None:
-            self._fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return f"{_FOLDER_BY_DESCRIPTOR}/{self._fd}/{name}"
+    @cached_property
+    def _where(self) -> str:
+        if len(os.fsencode(self.folder)) <= LONGEST_FOLDER_BYTES or not os.path.isdir(_FOLDER_BY_DESCRIPTOR):
+            return self.folder
+        self._fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return f"{_FOLDER_BY_DESCRIPTOR}/{self._fd}"
 
 
 def _new_socket() -> "socket.socket":

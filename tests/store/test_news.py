@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from drydock.store.sqlite import SqliteStore
-from drydock.store.wakeups import LONGEST_PATH_BYTES
+from drydock.store.wakeups import LONGEST_FOLDER_BYTES
 from drydock.testing.children import Child
 from drydock.testing.store_contract import OBEY, Obedient, StoreContract, wake
 
@@ -124,7 +124,7 @@ def test_the_path_of_the_store_may_be_longer_than_that_of_a_socket(tmp_path: Pat
     folder = tmp_path.joinpath(*["d" * 100] * 3)
     folder.mkdir(parents=True)
     path = folder / "drydock.db"
-    assert len(os.fsencode(path)) > 3 * LONGEST_PATH_BYTES
+    assert len(os.fsencode(path)) > 3 * LONGEST_FOLDER_BYTES
     store = SqliteStore.open(str(path))
     with Listener(path) as listener, Listener(path) as killed:
         listener.tell("wait")
