@@ -7,30 +7,66 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
+from bench_loop import Loop
+
 import drydock
+from drydock.store.sqlite import DURABILITY
 
 PATIENCE_SECONDS = 30.0
 #: so many wait at once for what never comes
 IDLE_WAITERS = 50
 
 
-def hand_overs(path: str, number: int) -> list[float]:
-    """Seconds from the call of a release until the waiter holds its lease, each time."""
+class Own:
+    """Drydock, as whoever takes turns with somebody uses it."""
+
+    def __init__(self, path: str) -> None:
+        self.dock = drydock.connect(path)
+
+    def wait(self) -> Any:
+        return self.dock.lease("host")
+
+    def release(self, held: Any) -> None:
+        held.release()
+
+    def see_a_queue(self) -> None:
+        """Return once somebody waits behind the one who holds."""
+        while len(self.dock.leases()) < 2:
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        self.dock.close()
+
+
+class ByHand(Loop):
+    """The loop that looks again and again, each time that a millisecond is over."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, os.environ[DURABILITY], turnstile=False)
+
+    def see_a_queue(self) -> None:
+        """There is none to be seen."""
+
+
+Taker = Callable[[str], Own | ByHand]
+
+
+def hand_overs(path: str, number: int, taker: Taker = Own) -> list[float]:
+    """Seconds from the call of a release until the waiter holds the resource, each time."""
     took = []
-    with partner(path) as other, drydock.connect(path) as dock:
+    with partner(path, taker) as other, closing(taker(path)) as own:
         for _ in range(number):
-            lease: Any = dock.lease("host")
+            held: Any = own.wait()
             other.send("lease")
-            while len(dock.leases()) < 2:
-                time.sleep(0.001)
+            own.see_a_queue()
             time.sleep(random.uniform(0.02, 0.06))
             begun = time.monotonic()
-            lease.release()
+            own.release(held)
             granted, _ = received(other)
             took.append(granted - begun)
             other.send("release")
@@ -103,11 +139,11 @@ def deaths(path: str, drydock_command: str, number: int) -> list[float]:
 
 
 @contextmanager
-def partner(path: str) -> Iterator[Pipe]:
+def partner(path: str, taker: Taker = Own) -> Iterator[Pipe]:
     """A process that leases and releases when it is told, and says when it was granted and what CPU that took."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
-    process = context.Process(target=obey, args=(path, theirs), daemon=True)
+    process = context.Process(target=obey, args=(path, taker, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -118,17 +154,17 @@ def partner(path: str) -> Iterator[Pipe]:
         process.kill()
 
 
-def obey(path: str, pipe: Pipe) -> None:
+def obey(path: str, taker: Taker, pipe: Pipe) -> None:
     """The other side of `partner`."""
-    with drydock.connect(path) as dock:
-        lease: Any = None
+    with closing(taker(path)) as own:
+        held: Any = None
         while (order := pipe.recv()) != "stop":
             if order == "lease":
                 begun = time.process_time()
-                lease = dock.lease("host")
+                held = own.wait()
                 pipe.send((time.monotonic(), time.process_time() - begun))
             else:
-                lease.release()
+                own.release(held)
                 pipe.send(None)
 
 
