@@ -270,6 +270,7 @@ class Actor:
         self.error: BaseException | None = None
         self.store.name = name
         self.store.damaged.clear()
+        self.store.offered = 0  # as if it had just been opened: what another run has taught it leads astray
 
     def go(self) -> None:
         self.started = True

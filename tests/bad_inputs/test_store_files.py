@@ -556,7 +556,7 @@ say(*(f"{name}:{os.stat(os.path.join(os.path.dirname(sys.argv[1]), name)).st_mod
     folder.mkdir()
     with Child(opened, folder / "x.db") as child:
         names = ["x.db", "x.db-shm", "x.db-wal", "x.db.live", "x.db.lock", "x.db.reserve"]
-        assert child.hear().split() == [f"{name}:100600" for name in names]
+        assert child.hear().split() == [*(f"{name}:100600" for name in names), "x.db.wake:40700"]
 
 
 def test_the_default_folder_is_ours_alone(cli: Cli, tmp_path: Path) -> None:

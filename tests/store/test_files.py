@@ -38,9 +38,10 @@ def test_all_files_of_a_store_are_for_its_owner_alone_whatever_the_umask(path: P
     store = SqliteStore.open(str(path))
     with store.write():
         store.events.add("x", process=store.process)
-    modes = {file.name.removeprefix(path.name): file.stat().st_mode & 0o7777 for file in path.parent.iterdir()}
+    modes = {str(file)[len(str(path)) :]: file.stat().st_mode & 0o7777 for file in path.parent.rglob("*")}
     store.close()
-    assert modes == dict.fromkeys(("", "-wal", "-shm", ".lock", ".live", ".reserve"), 0o600)
+    files = ("", "-wal", "-shm", ".lock", ".live", ".reserve", ".wake/turn")
+    assert modes == {**dict.fromkeys(files, 0o600), ".wake": 0o700}
 
 
 @pytest.mark.usefixtures("no_umask")

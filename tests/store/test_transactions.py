@@ -158,5 +158,5 @@ def test_once_sqlite_has_it_nothing_else_opens_the_database(path: Path, there: b
         SqliteStore.open(str(path)).close()
     with Child(AUDIT, os.path.relpath(path)) as child:
         opened = set(child.rest())
-    assert opened - {"end"} <= {"drydock.db.lock", "drydock.db.live", "drydock.db.reserve", "drydock.db-wal"}
+    assert opened - {"end"} <= {"drydock.db.lock", "drydock.db.live", "drydock.db.reserve", "drydock.db-wal", "turn"}
     assert "drydock.db.lock" in opened
