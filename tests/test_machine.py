@@ -134,6 +134,7 @@ class Asked:
     number: int  # the how-manieth that asked
     at: float  # uptime
     steps: int  # how often the clock was set before
+    dropped: bool = False  # its time was up when somebody came by
 
 
 @dataclasses.dataclass
@@ -514,7 +515,7 @@ class Verbs(RuleBasedStateMachine):
         return self.is_over(held) or held.by in self.dead or (end is not None and end <= self.wall)
 
     def may_give_up(self, asked: Asked) -> bool:
-        return asked.by in self.dead or (asked.terms.until is not None and asked.terms.until <= self.wall)
+        return asked.dropped or asked.by in self.dead or (asked.terms.until is not None and asked.terms.until <= self.wall)
 
     def cool_down(self) -> None:
         """Those that are found lost now leave resources behind that may have to rest."""
@@ -561,6 +562,7 @@ class Verbs(RuleBasedStateMachine):
                 continue
             if LeaseStatus.DESTROYED in statuses:
                 assert self.may_give_up(asked)
+                asked.dropped = True
                 continue
             assert statuses == {LeaseStatus.ACTIVE}
             assert asked.by not in self.dead or asked.request not in self.waits

@@ -43,12 +43,6 @@ class Gate:
         """Return when (one more) somebody stands here."""
         assert self._arrived.acquire(timeout=PATIENCE_SECONDS), "nobody came to the gate"
 
-    def passed_anew(self) -> None:
-        """Return when somebody has come by since this was called; for a gate that is open."""
-        while self._arrived.acquire(blocking=False):
-            pass
-        self.reached()
-
     def open(self) -> None:
         self._opened.set()
 

@@ -83,9 +83,9 @@ def test_when_all_is_switched_off_requests_wait_and_are_served_when_it_is_on_aga
     decided = Gate()
     decided.open()
     before = stage.leasing("host", prepare=lambda e: pausing(e.store, "_commit", decided))
-    stage.pending()
+    decided.reached()
     turn(False)
-    decided.passed_anew()
+    decided.reached()  # it was woken, and has looked again
     after = stage.leasing("host")
     assert stage.pending(2) == [2, 3]
     stage.engine.release(held.id)  # free, but out of use
@@ -150,9 +150,9 @@ def test_a_request_outlasts_that_nothing_of_its_kind_is_there(stage: Stage) -> N
     decided = Gate()
     decided.open()
     waiting = stage.leasing("host", arch="arm64", prepare=lambda e: pausing(e.store, "_commit", decided))
-    stage.pending()
+    decided.reached()
     offer(arch="m68k")
-    decided.passed_anew()
+    decided.reached()
     stage.engine.release(held.id)
     other = stage.lease("host", arch="m68k")
     assert on(other).name == "a"

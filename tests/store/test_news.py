@@ -1,8 +1,8 @@
 """Waking the one who waits: no wake-up is lost, nobody else is disturbed, and no socket outlives its process for long."""
 
 import os
-import shutil
 import resource
+import shutil
 import socket
 import subprocess
 import sys
