@@ -515,7 +515,9 @@ class Verbs(RuleBasedStateMachine):
         return self.is_over(held) or held.by in self.dead or (end is not None and end <= self.wall)
 
     def may_give_up(self, asked: Asked) -> bool:
-        return asked.dropped or asked.by in self.dead or (asked.terms.until is not None and asked.terms.until <= self.wall)
+        return (
+            asked.dropped or asked.by in self.dead or (asked.terms.until is not None and asked.terms.until <= self.wall)
+        )
 
     def cool_down(self) -> None:
         """Those that are found lost now leave resources behind that may have to rest."""

@@ -58,10 +58,12 @@ def lease(engine: Engine, wait_seconds: float | None = 0.0) -> Lease:
     return lease
 
 
-def test_in_a_crowd_asking_is_two_journeys_and_handing_over_four(counted: Counted, postgres_url: str) -> None:
+def in_a_crowd(counted: Counted, postgres_url: str) -> tuple[int, int]:
+    """How many journeys asking and handing over take while somebody waits."""
     held = lease(counted.engine)
     waits = Engine(open_store(postgres_url))
-    waiting = threading.Thread(target=lease, args=(waits, None))
+    granted: list[Lease] = []
+    waiting = threading.Thread(target=lambda: granted.append(lease(waits, None)))
     waiting.start()
     until(lambda: bool(counted.store.leases.waited_for()))
     counted.journeys.clear()
@@ -72,8 +74,15 @@ def test_in_a_crowd_asking_is_two_journeys_and_handing_over_four(counted: Counte
     counted.engine.release(held.id)
     handing_over = counted.journeys[0]
     waiting.join()
+    waits.release(granted[0].id)
     waits.close()
-    assert (asking, handing_over) == (2, 4)
+    return asking, handing_over
+
+
+def test_in_a_crowd_asking_is_two_journeys_and_handing_over_four(counted: Counted, postgres_url: str) -> None:
+    # An answer that comes in two pieces on a busy machine counts twice; never is one counted too few.
+    asking, handing_over = zip(*(in_a_crowd(counted, postgres_url) for _ in range(3)), strict=True)
+    assert (min(asking), min(handing_over)) == (2, 4)
 
 
 def test_a_transaction_without_a_statement_is_no_journey(counted: Counted) -> None:
