@@ -251,6 +251,7 @@ class Verbs(RuleBasedStateMachine):
             return multiple()
         assert len(granted) == count
         self.asked += 1
+        self.note_grants()  # who was found dead has made room for others, too
         for lease in granted:
             self.check_grant(lease, demand, priority, self.asked, None)
             self.hold(lease, None if keep else engine, terms)
