@@ -344,6 +344,7 @@ class Verbs(RuleBasedStateMachine):
                 resource.type == other.demand.type
                 and len(other.ids) == 1
                 and other.by not in self.dead
+                and not other.dropped
                 and self.fits(resource.blueprint, resource.attributes, other.demand)
             ):
                 assert not self.is_before(other, priority, number, asked)
