@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from conftest import Clock
 
+from drydock.endings import release_lease
 from drydock.errors import NothingFree
 from drydock.model import LeaseStatus
 from drydock.store.leases import HEAD_START_SECONDS
@@ -297,6 +298,20 @@ def test_several_are_not_starved_by_a_stream_of_ones(stage: Stage) -> None:
         stage.engine.release(lease.id)
     for one in ones:
         one.held()
+
+
+def test_several_that_are_freed_at_once_are_each_for_who_comes_first(stage: Stage) -> None:
+    """Of two hosts that come back in one transaction, those who can use both take none that is for an earlier one."""
+    stage.offer(lab=hosts("a.x86", "b.arm"))
+    held = [stage.lease("host") for _ in range(2)]
+    two, first = Waiter(stage, count=2), Waiter(stage, arch="arm", priority=1)
+    store = stage.engine.store
+    with store.write():
+        for lease in held:
+            release_lease(store, lease.id, store.process)
+    assert (two.granted, first.granted) == (False, True)
+    stage.engine.release(first.held()[0].id)
+    assert {on(lease).name for lease in two.held()} == {"a", "b"}
 
 
 def test_several_keep_what_is_there_while_the_rest_is_made_ready_for_them(stage: Stage) -> None:
