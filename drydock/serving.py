@@ -62,17 +62,16 @@ class Queue:
         """Give what became free in the open transaction to those who wait for it."""
         types = {one.type: None for one in news if one.resource is None}
         seats = {one.resource: one for one in news if one.resource is not None}  # of each, the last that was told
-        of_types = [one.type for one in seats.values()]
-        beside: list[str] = []
+        # Seat by seat, one who wants several would take the others before those who come first had a look at them.
+        several = len(seats) > 1
+        more: list[str] = []
         for resource, one in seats.items():
             if one.type in types:
                 continue
-            # Seat by seat, one who wants several would take the others before those who come first had a look at them.
-            several = of_types.count(one.type) > 1
             room = None if several else self.serve(one.type, seat=resource, room=one.room)
             if several or (room and not room.used):  # nobody wants it as it is; somebody may want its place
-                beside += [one.type, *self.store.resources.types_beside(resource)]
-        types.update(dict.fromkeys(beside))
+                more += [one.type, *self.store.resources.types_beside(resource)]
+        types.update(dict.fromkeys(more))
         for type in types:
             self.serve(type, planned=False)
 

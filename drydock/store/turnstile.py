@@ -87,13 +87,12 @@ class Bell:
         if self._fd is None or not hasattr(select, "epoll"):
             yield
             return
-        if self._ears is None:
-            self._ears = select.epoll()
-        self._ears.register(self._fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        try:
+        with contextlib.ExitStack() as listens:
+            with contextlib.suppress(OSError):  # nothing more may be opened: then he only looks
+                self._ears = self._ears or select.epoll()
+                self._ears.register(self._fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+                listens.callback(self._ears.unregister, self._fd)
             yield
-        finally:
-            self._ears.unregister(self._fd)
 
     def wait(self, seconds: float) -> None:
         """Sleep until it rings, at most so long."""

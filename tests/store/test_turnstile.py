@@ -1,6 +1,7 @@
 """The queue in front of the writers: one at a time, nobody for ever, and nothing left of those who die or give up."""
 
 import contextlib
+import errno
 import os
 import select
 import threading
@@ -256,7 +257,14 @@ def no_epoll(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(select, "epoll")
 
 
-@pytest.mark.parametrize("spoil", [no_pipe, no_folder, no_epoll])
+def no_descriptor(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(select, "epoll", refuse)
+
+
+@pytest.mark.parametrize("spoil", [no_pipe, no_folder, no_epoll, no_descriptor])
 def test_where_there_is_no_such_bell_they_pass_all_the_same(
     store: Path, monkeypatch: pytest.MonkeyPatch, spoil: object
 ) -> None:
