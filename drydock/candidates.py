@@ -27,12 +27,12 @@ class Candidate(NamedTuple):
 class Candidates:
     """All blueprints that could ever serve a demand, switched-off ones included. Never changed once it is made."""
 
-    def __init__(self, config: int, all: tuple[Candidate, ...]) -> None:
-        self.config, self.all = config, all
-        self.enabled = [c for c in all if c.blueprint.enabled]
+    def __init__(self, config: int, found: tuple[Candidate, ...]) -> None:
+        self.config, self.all = config, found
+        self.enabled = [c for c in found if c.blueprint.enabled]
         self.builders = [c for c in self.enabled if not c.blueprint.pooled]
         #: whether no plans are needed, whoever is switched on
-        self.pooled = False not in {c.blueprint.pooled for c in all}
+        self.pooled = all(c.blueprint.pooled for c in found)
 
     @property
     def capacity(self) -> int | None:

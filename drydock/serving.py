@@ -61,17 +61,14 @@ class Queue:
     def serve_news(self, news: Sequence[News]) -> None:
         """Give what became free in the open transaction to those who wait for it."""
         types = {one.type: None for one in news if one.resource is None}
-        seats = {one.resource: one for one in news if one.resource is not None}  # of each, the last that was told
+        # Of each seat, the last that was told.
+        seats = {one.resource: one for one in news if one.resource is not None and one.type not in types}
         # Seat by seat, one who wants several would take the others before those who come first had a look at them.
         several = len(seats) > 1
-        more: list[str] = []
         for resource, one in seats.items():
-            if one.type in types:
-                continue
             room = None if several else self.serve(one.type, seat=resource, room=one.room)
             if several or (room and not room.used):  # nobody wants it as it is; somebody may want its place
-                more += [one.type, *self.store.resources.types_beside(resource)]
-        types.update(dict.fromkeys(more))
+                types.update(dict.fromkeys([one.type, *self.store.resources.types_beside(resource)]))
         for type in types:
             self.serve(type, planned=False)
 

@@ -116,7 +116,7 @@ def deaths(path: str, drydock_command: str, number: int) -> list[float]:
     """Seconds from kill -9 of a `drydock run` until the next in the queue holds its lease, each time."""
     took = []
     environment = {**os.environ, "DRYDOCK_STORE": path}
-    with partner(path) as other, drydock.connect(path) as dock:
+    with partner(path) as other, closing(Own(path)) as own:
         for _ in range(number):
             runner = subprocess.Popen(
                 [drydock_command, "run", "--type", "host", "--", sys.executable, "-c", "print('held', flush=True); input()"],
@@ -125,8 +125,7 @@ def deaths(path: str, drydock_command: str, number: int) -> list[float]:
             assert runner.stdout is not None
             runner.stdout.readline()
             other.send("lease")
-            while len(dock.leases()) < 2:
-                time.sleep(0.001)
+            own.see_a_queue()
             time.sleep(random.uniform(0.05, 0.3))
             begun = time.monotonic()
             runner.send_signal(signal.SIGKILL)

@@ -18,6 +18,8 @@ from ..errors import Refused, StoreBusy, StoreError, quoted
 
 #: who dies in his turn rings no bell
 LOOK_EVERY_SECONDS = 0.02
+#: where there is no bell
+LOOK_OFTEN_SECONDS = 0.001
 #: all that a pipe holds
 PIPE_BYTES = 65536
 
@@ -97,7 +99,7 @@ class Bell:
     def wait(self, seconds: float) -> None:
         """Sleep until it rings, at most so long."""
         if self._fd is None:
-            time.sleep(min(seconds, 0.001))
+            time.sleep(min(seconds, LOOK_OFTEN_SECONDS))
             return
         if self._ears is not None:
             self._ears.poll(seconds)
@@ -129,15 +131,13 @@ def _open(path: str) -> int:
 def _open_pipe(folder: str) -> int | None:
     # In a folder of its own, since whoever copies all files of the store by name would read it for ever.
     path = os.path.join(folder, "turn")
-    for _ in range(2):
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-            if stat.S_ISFIFO(os.fstat(fd).st_mode):
-                return fd
-            os.close(fd)
-            return None
-        with contextlib.suppress(OSError):
-            os.mkdir(folder, 0o700)
-        with contextlib.suppress(OSError):
-            os.mkfifo(path, 0o600)
+    with contextlib.suppress(OSError):
+        os.mkdir(folder, 0o700)
+    with contextlib.suppress(OSError):
+        os.mkfifo(path, 0o600)
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
     return None

@@ -40,7 +40,7 @@ def listener(path: Path) -> Iterator[Listener]:
 def sockets(path: Path) -> list[str]:
     """The names of all that listen, or did and left their socket behind."""
     folder = Path(f"{path}.wake")
-    return sorted(file.name for file in folder.iterdir() if file.is_socket()) if folder.is_dir() else []
+    return sorted({file.name for file in folder.iterdir()} - {"turn"}) if folder.is_dir() else []
 
 
 # ---- what wakes, and whom

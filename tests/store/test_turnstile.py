@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import until
 
 from drydock.errors import Refused, StoreBusy
 from drydock.store import turnstile as module
@@ -75,10 +76,7 @@ def turnstile(store: Path) -> Iterator[Turnstile]:
 
 def wait_until_queueing(pid: int) -> None:
     """Return when process `pid` listens for the bell."""
-    deadline = time.monotonic() + SECONDS
-    while not any("tfd:" in told for told in descriptors_of(pid)):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(lambda: any("tfd:" in told for told in descriptors_of(pid)))
 
 
 def descriptors_of(pid: int) -> Iterator[str]:
