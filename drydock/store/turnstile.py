@@ -12,7 +12,6 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterator
 
 from ..errors import Refused, StoreBusy, StoreError, quoted
 
@@ -56,11 +55,11 @@ class Turnstile:
 
     def _queue(self, patience_seconds: float) -> None:
         started = time.monotonic()
-        with self._bell.listening():
-            while (left := started + patience_seconds - time.monotonic()) > 0:
-                self._bell.wait(min(left, LOOK_EVERY_SECONDS))
-                if self._take():
-                    return
+        self._bell.listen()
+        while (left := started + patience_seconds - time.monotonic()) > 0:
+            self._bell.wait(min(left, LOOK_EVERY_SECONDS))
+            if self._take():
+                return
         raise StoreBusy(time.monotonic() - started, f"the store {quoted(self._store)}")
 
 
@@ -83,18 +82,16 @@ class Bell:
         except BlockingIOError:
             return  # it is full of rings that nobody had to hear
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Be among those of whom one is woken."""
+    def listen(self) -> None:
+        """Be the last of those of whom one is woken whenever he is in `wait`; who is not is passed over."""
         if self._fd is None or not hasattr(select, "epoll"):
-            yield
             return
-        with contextlib.ExitStack() as listens:
-            with contextlib.suppress(OSError):  # nothing more may be opened: then he only looks
-                self._ears = self._ears or select.epoll()
-                self._ears.register(self._fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-                listens.callback(self._ears.unregister, self._fd)
-            yield
+        with contextlib.suppress(OSError):  # nothing more may be opened: then he only looks
+            if self._ears is None:
+                self._ears = select.epoll()
+            else:  # here, since who has just got his turn has no time for it
+                self._ears.unregister(self._fd)
+            self._ears.register(self._fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
     def wait(self, seconds: float) -> None:
         """Sleep until it rings, at most so long."""
@@ -107,8 +104,10 @@ class Bell:
             poll = select.poll()  # select() takes no descriptor above 1023
             poll.register(self._fd, select.POLLIN)
             poll.poll(seconds * 1000)
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.read(self._fd, PIPE_BYTES)
+        except BlockingIOError:
+            return  # it was somebody else's ring
 
     def close(self) -> None:
         if self._ears is not None:

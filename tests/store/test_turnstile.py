@@ -204,12 +204,11 @@ class Listener(threading.Thread):
         assert self.listens.wait(SECONDS)
 
     def run(self) -> None:
-        with self.bell.listening():
-            self.listens.set()
-            self.bell.wait(SECONDS)
-            self.heard.append(self)
-            self.woken.set()
-        self.bell.close()
+        self.bell.listen()
+        self.listens.set()
+        self.bell.wait(SECONDS)
+        self.heard.append(self)
+        self.woken.set()
 
 
 @pytest.fixture
@@ -234,11 +233,11 @@ def test_a_ring_that_nobody_heard_is_heard_by_the_next_who_listens(bell: Bell) -
     for _ in range(70_000):  # more than the pipe holds
         bell.ring()
     begun = time.monotonic()
-    with bell.listening():
-        bell.wait(SECONDS)
+    bell.listen()
+    bell.wait(SECONDS)
     assert time.monotonic() - begun < SECONDS
-    with bell.listening():
-        bell.wait(0.01)  # all of them at once
+    bell.listen()
+    bell.wait(0.01)  # all of them at once
     assert time.monotonic() - begun >= 0.01
 
 
