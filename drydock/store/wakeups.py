@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: of a folder whose sockets can be named with it
 LONGEST_FOLDER_BYTES = 85
 LONGEST_BYTES = 65536
-#: who hears soon is faster if he does not fall asleep; a disk needs some tenths of a millisecond
-AWAKE_SECONDS = 0.0002
 _FOLDER_BY_DESCRIPTOR = "/proc/self/fd"
 
 
@@ -55,41 +53,35 @@ class Wakeups:
                 listener.close()
             else:
                 self._socket = listener
+                self._poll = select.poll()  # select() takes no descriptor above 1023
+                self._poll.register(listener, select.POLLIN)
 
     def wait(self, seconds: float) -> bool:
         """Sleep until woken, at most so long; whether it was woken."""
         self._secure.clear()
-        return self._read(seconds)
+        return self._hear(seconds)
 
     def are_secure(self, leases: Collection[int], seconds: float) -> bool:
         """Whether it was told since the last `wait`, or is within so many seconds, that no power cut can undo the grant of
         any of these leases."""
         begun = monotonic()
         while not self._secure.issuperset(leases):
-            waited = monotonic() - begun
-            if self._socket is None or waited > seconds:
+            left = begun + seconds - monotonic()
+            if self._socket is None or left <= 0:
                 return False
-            if waited < AWAKE_SECONDS:
-                os.sched_yield()
-                self._hear()
-            else:
-                self._read(seconds - waited)
+            self._hear(left)
         return True
 
-    def _read(self, seconds: float) -> bool:
+    def _hear(self, seconds: float) -> bool:
+        """Wait for news so long, and read all that there is; whether there was any."""
         assert self._socket is not None
-        poll = select.poll()  # select() takes no descriptor above 1023
-        poll.register(self._socket, select.POLLIN)
-        if not poll.poll(seconds * 1000):
+        if not self._poll.poll(seconds * 1000):
             return False
-        self._hear()
-        return True
-
-    def _hear(self) -> None:
-        assert self._socket is not None
-        with contextlib.suppress(BlockingIOError):
-            while told := self._socket.recv(LONGEST_BYTES):
-                self._secure.update(int(number) for number in told[1:].split() if number.isdigit())
+        while True:
+            told = self._socket.recv(LONGEST_BYTES)
+            self._secure.update([int(number) for number in told[1:].split() if number.isdigit()])
+            if not self._poll.poll(0):
+                return True
 
     def fileno(self) -> int | None:
         """What becomes readable when somebody wakes us, for whoever waits for other things too."""
