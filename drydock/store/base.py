@@ -6,7 +6,7 @@ PostgreSQL share. No plugin code, no I/O of ours and no sleep ever runs inside `
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from time import monotonic, sleep, time
 from typing import Any, NamedTuple, TypeVar
@@ -113,12 +113,11 @@ class Store(ABC):
     def ask(self, statement: str, **parameters: Any) -> Answer[list[Row]]:
         """Run a statement now, and read its rows when they are needed, before the transaction ends. Where an answer costs
         a journey, what is asked before the first is read costs one for all."""
-        rows = self.rows(statement, **parameters)
-        return lambda: rows
+        return self.rows(statement, **parameters).copy
 
     @abstractmethod
-    def run(self, statement: str, **parameters: Any) -> None:
-        """Run a statement that gives no rows."""
+    def run(self, statement: str, **parameters: Any) -> object:
+        """Run a statement that gives no rows, and may be done later in the transaction."""
 
     @abstractmethod
     def change(self, statement: str, **parameters: Any) -> int:
@@ -259,38 +258,13 @@ class Store(ABC):
                 self.damaged.append(damaged)
         return found
 
-    @contextmanager
-    def write(self, *, asks: bool = False) -> Iterator[None]:
+    def write(self, *, asks: bool = False) -> "_Transaction":
         """One writing transaction: all of it is kept, or, when the block raises, nothing.
 
         What was freed in it is given to those who wait before it is committed, and they are woken after. `asks`: it
         asks for more, and fails on a full disk, where what room is kept is for all that ends or goes on.
         """
-        self._begin(asks=asks)
-        self.hasty = False
-        self._news, self._awake, self.leases.foreseen = [], {}, None
-        self.events.uncommitted.clear()
-        try:
-            yield
-            while self._news:
-                news, self._news = self._news, []
-                if self.crowded:
-                    self.hasty = False
-                    self._serve(news)
-        except BaseException:
-            self._roll_back()
-            raise
-        self._commit()
-        if self.events.heard is not None:
-            self.events.heard += self.events.uncommitted
-        for process in self._awake:
-            self._wake(process)
-        if self.hasty:
-            return
-        self.secure()  # while they look at what they were granted
-        for process, granted in self._awake.items():
-            if granted:
-                self._wake(process, granted)
+        return _Transaction(self, asks)
 
     def outlook(self, type: str) -> tuple[int, bool]:
         """What is good to know before one asks for this type: `Offers.config()`, and whether others wait for it. The
@@ -345,24 +319,10 @@ class Store(ABC):
         if process is not None:
             self._awake.setdefault(process, []).extend(granted)
 
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
+    def attempt(self) -> AbstractContextManager[None]:
         """Part of a transaction that can be lost alone: when the block raises, only what it wrote is undone. What fails
         after the block loses all of it, so a block that may have come too late ends with `confirm`."""
-        recorded = len(self.events.uncommitted)
-        self.run("SAVEPOINT attempt")
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, StoreError) and not isinstance(error, DamagedRow):
-                raise  # the whole transaction is lost, and SQLite may have undone all of it already
-            del self.events.uncommitted[recorded:]
-            for granted in self._awake.values():  # who is told of less than he was granted sees to the disk himself
-                granted.clear()
-            self.run("ROLLBACK TO SAVEPOINT attempt")
-            self.run("RELEASE SAVEPOINT attempt")
-            raise
-        self.run("RELEASE SAVEPOINT attempt")
+        return _Attempt(self)
 
     @contextmanager
     def read(self) -> Iterator[None]:
@@ -452,6 +412,71 @@ class Store(ABC):
         """Give up a claim; nobody is to take it up before `after_seconds` have passed."""
         later = self.clock() + min(after_seconds, LONGEST_PAUSE_SECONDS)
         self.run(f"UPDATE {table} SET worker = NULL, not_before = :later WHERE id = :id", id=id, later=later)
+
+
+# Both are entered and left while others wait for their turn, where a generator would take twice as long.
+
+
+class _Transaction:
+    """See `Store.write`."""
+
+    def __init__(self, store: Store, asks: bool) -> None:
+        self._store, self._asks = store, asks
+
+    def __enter__(self) -> None:
+        store = self._store
+        store.hasty = False
+        store._news, store._awake, store.leases.foreseen = [], {}, None
+        store.events.uncommitted.clear()
+        store._begin(asks=self._asks)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        store = self._store
+        if error is not None:
+            store._roll_back()
+            return
+        try:
+            while store._news:
+                news, store._news = store._news, []
+                if store.crowded:
+                    store.hasty = False
+                    store._serve(news)
+        except BaseException:
+            store._roll_back()
+            raise
+        store._commit()
+        if store.events.heard is not None:
+            store.events.heard += store.events.uncommitted
+        for process in store._awake:
+            store._wake(process)
+        if store.hasty:
+            return
+        store.secure()  # while they look at what they were granted
+        for process, granted in store._awake.items():
+            if granted:
+                store._wake(process, granted)
+
+
+class _Attempt:
+    """See `Store.attempt`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        self._recorded = len(self._store.events.uncommitted)
+        self._store.run("SAVEPOINT attempt")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        store = self._store
+        if error is not None:
+            if isinstance(error, StoreError) and not isinstance(error, DamagedRow):
+                return  # the whole transaction is lost, and SQLite may have undone all of it already
+            del store.events.uncommitted[self._recorded :]
+            for granted in store._awake.values():  # who is told of less than he was granted sees to the disk himself
+                granted.clear()
+            store.run("ROLLBACK TO SAVEPOINT attempt")
+        store.run("RELEASE SAVEPOINT attempt")
 
 
 #: a value that is worked out from the row itself: a ttl, where there is one, begins with the grant

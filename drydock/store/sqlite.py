@@ -67,7 +67,8 @@ class SqliteStore(Store):
         self._pid = os.getpid()
         self._log = path + "-wal"
         self._files = _identity(path), _identity(self._log)
-        self._process: str | None = None
+        self._presence = path + ".live"
+        self._process: str | None = None  # None: not announced
         self._wakeups = Wakeups(path + ".wake")
         self._reserve = Reserve(path + ".reserve")
         self._lent = False
@@ -152,14 +153,13 @@ class SqliteStore(Store):
                     )
         return _translate(error, self.path)
 
-    def run(self, statement: str, **parameters: Any) -> None:
-        self.change(statement, **parameters)
-
     def change(self, statement: str, **parameters: Any) -> int:
         try:
             return self._execute(statement, parameters).rowcount
         except FAILURES as error:
             raise self._translated(error) from error
+
+    run = change
 
     def confirm(self) -> None:
         pass  # each statement has said so by itself
@@ -214,9 +214,10 @@ class SqliteStore(Store):
             self._roll_back()
             raise
         self._leave()
-        self._check_files()
 
     def secure(self, granted: Collection[int] = ()) -> None:
+        if not granted:
+            self._check_files()
         # What SQLite would do in each commit at synchronous=FULL, but when the next one has had its turn: several then need
         # one write of the disk. The log is written in order, so what came before is kept, too.
         if self._to_secure is None or (granted and self._wakeups.are_secure(granted, ANOTHERS_DISK_SECONDS)):
@@ -320,15 +321,14 @@ class SqliteStore(Store):
             self._process = presence.announce(self._presence)
         return self._process
 
+    def is_alive(self, process: str) -> bool:
+        return presence.is_alive(self._presence, process)
+
     def dead_among(self, processes: Iterable[str]) -> set[str]:
         return {process for process in processes if not presence.is_alive(self._presence, process)}
 
     def life_left(self) -> float | None:
         return None
-
-    @property
-    def _presence(self) -> str:
-        return self.path + ".live"
 
     def listen(self) -> None:
         self._wakeups.listen(self.process)

@@ -181,6 +181,9 @@ class ExploredStore(SqliteStore):
     def dead_among(self, processes: Iterable[str]) -> set[str]:
         return {process for process in sorted(processes) if not self._lives(process)}
 
+    def is_alive(self, process: str) -> bool:
+        return self._lives(process)
+
     def _lives(self, process: str) -> bool:
         if self.actor is not None:
             self.actor.stop_before(Kind.LOOK, f"does {process} live?")
