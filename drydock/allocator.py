@@ -6,7 +6,7 @@ loaded. Nothing here runs a blueprint's code; what a builder proposes is handed 
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from .slots import SlotLock
 from .slots import load as load_locks
 from .store.base import Answer, Store
 from .store.offers import UNLIMITED, Site
+from .store.records import dump_texts
 from .store.resources import Idle, Room
 
 #: a seat is a slot lock up to so many seats; beyond, only the count of leases on the resource limits them
@@ -123,7 +124,9 @@ def lease_locks(room: Room) -> tuple[SlotLock, ...]:
     terms = load_locks(room.lease_locks)
     if room.seats > MOST_SEAT_LOCKS:
         return terms
-    return (SlotLock(f"seat(resource:{room.id})", room.seats), *terms)
+    seats = f"seat(resource:{room.id})"
+    # Of one seat there is nothing to choose.
+    return (SlotLock(f"{seats}.slot(0)") if room.seats == 1 else SlotLock(seats, room.seats), *terms)
 
 
 class Allocator:
@@ -144,7 +147,7 @@ class Allocator:
         *,
         process: str | None = None,
         proposals: Iterable[Proposal] | None = None,
-        in_the_way: Iterable[str] = (),
+        in_the_way: Collection[str] = (),
         ahead: Ahead | None = None,
         may_reclaim: bool = True,
         just_asked: bool = False,
@@ -152,10 +155,10 @@ class Allocator:
     ) -> None:
         self.store = store
         self.ahead = ahead or Ahead()
-        self.candidates = _not_kept(possible.enabled, self.ahead.shapes)
+        self.candidates = _not_kept(possible.enabled, self.ahead.shapes) if self.ahead.shapes else possible.enabled
         self.process = process
         self.proposals = None if proposals is None else list(proposals)
-        self.in_the_way = [int(holder[9:]) for holder in in_the_way if holder.startswith("resource:")]
+        self.in_the_way = in_the_way
         self.may_reclaim = may_reclaim
         self.just_asked = just_asked
         self.lab = lab or NO_LAB
@@ -174,13 +177,6 @@ class Allocator:
             or self._use(lease, shared=True)
             or self.make_room(lease)
         )
-
-    def use(self, lease: int, room: Room) -> Decision | None:
-        """Give `lease` this very seat, if it may have it and its slot locks are free."""
-        for candidate in self.candidates:
-            if room.shape in candidate.shapes and self._granted(lease, room, candidate.blueprint):
-                return _granted(room.id, candidate.blueprint)
-        return None
 
     def make_room(self, lease: int) -> Decision:
         """See one idle resource go whose end gives room for `lease`, never more than one at a time."""
@@ -285,7 +281,8 @@ class Allocator:
             idle = [(s, json.loads(i.attributes), i) for s in shapes for i in resources.idle(s, MOST_TRIES)]
             found += [i for s, has, i in idle if not fits(has, candidate.wanted) and not self.ahead.keeps(s, has)]
         elif not blueprint.pooled:
-            found += filter(None, (resources.idle_one(id, blueprint.id) for id in self.in_the_way))
+            holders = [int(holder[9:]) for holder in self.in_the_way if holder.startswith("resource:")]
+            found += filter(None, (resources.idle_one(id, blueprint.id) for id in holders))
         if blueprint.pooled:
             in_the_way = filter(None, map(resources.idle_in_the_way, candidate.shapes))
             found += [idle for idle in in_the_way if not self._is_kept(idle)]
@@ -440,8 +437,6 @@ def _decide_one(allocator: Allocator, lease: int) -> Decision:
 
 def _not_kept(candidates: list[Candidate], kept: set[int]) -> list[Candidate]:
     """The candidates without the shapes that are kept for others."""
-    if not kept:
-        return candidates
     left = [c._replace(shapes=tuple(s for s in c.shapes if s not in kept)) for c in candidates]
     return [c for c in left if c.shapes]
 
@@ -461,6 +456,23 @@ def site_proposal(site: Site) -> Proposal:
         site.shape,
         site,
     )
+
+
+def give(
+    store: Store, lease: int, room: Room, possible: Candidates, ahead: Ahead, process: str | None
+) -> Decision | None:
+    """Give `lease` this very seat, if it may have it and its slot locks are free."""
+    if room.shape in ahead.shapes or (ahead.things and ahead.keeps(room.shape, json.loads(room.attributes))):
+        return None
+    for candidate in possible.enabled:
+        if room.shape not in candidate.shapes:
+            continue
+        try:
+            if grant(store, lease, room, candidate.blueprint, lease_locks(room), process):
+                return _granted(room.id, candidate.blueprint)
+        except SlotLockHeld:
+            continue
+    return None
 
 
 def grant(
@@ -494,7 +506,7 @@ def grant(
     columns: dict[str, Any] = {
         "resource": room.id,
         "fence": fence,
-        "slot_locks": json.dumps(keys),
+        "slot_locks": dump_texts(tuple(keys)),
         "granted_at": store.clock(),
         "owed": None,
     }

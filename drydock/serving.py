@@ -9,11 +9,12 @@ asked. Nobody else keeps anything from anybody, so a request that cannot use a t
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
-from .allocator import Act, Ahead, Allocator, Decision, decide_together
+from .allocator import Act, Ahead, Allocator, Decision, decide_together, give
 from .attributes import canonical, fits
 from .candidates import Candidates, candidates, free_sites, sites_with
 from .endings import release_lease
@@ -26,6 +27,8 @@ from .store.resources import Room
 #: a requester that does not look for so long after he was told loses his turn to those behind him, not his place
 PATIENCE_SECONDS = 2.0
 MOST_KNOWN = 1000
+
+_request, _at_work = attrgetter("request"), attrgetter("at_work")
 
 
 class Mine(NamedTuple):
@@ -60,9 +63,11 @@ class Queue:
 
     def serve_news(self, news: Sequence[News]) -> None:
         """Give what became free in the open transaction to those who wait for it."""
-        types = {one.type: None for one in news if one.resource is None}
-        # Of each seat, the last that was told.
-        seats = {one.resource: one for one in news if one.resource is not None and one.type not in types}
+        types = dict.fromkeys([one.type for one in news if one.resource is None])
+        seats: dict[int, News] = {}
+        for one in news:
+            if one.resource is not None and one.type not in types:
+                seats[one.resource] = one  # of each seat, the last that was told
         # Seat by seat, one who wants several would take the others before those who come first had a look at them.
         several = len(seats) > 1
         for resource, one in seats.items():
@@ -91,7 +96,8 @@ class Queue:
         ahead, config = Ahead(), self.store.offered
         cannot: set[str] = set()
         looked = False  # mine has looked for itself, and lets the next one look
-        for request, waiters in self._requests(type):
+        for request, group in groupby(self.store.leases.queue(type), _request):
+            waiters = list(group)
             if seat is not None and room is None:
                 room = self.store.resources.room(seat)
                 if room is None:
@@ -118,7 +124,7 @@ class Queue:
             fitting = room is None or _fits(possible, room)
             if (not fitting and len(waiters) == 1) or self._is_dead(waiters) or not possible.enabled:
                 continue
-            if any(waiter.at_work for waiter in waiters):  # what it was given meanwhile it could not use
+            if any(map(_at_work, waiters)):  # what it was given meanwhile it could not use
                 if not self._all_are_built(waiters):
                     self._keep_together(waiters, possible, ahead)
                 continue
@@ -142,10 +148,6 @@ class Queue:
                 if room is None:
                     return None
         return self.store.resources.room(seat) if room is None and seat is not None else room
-
-    def _requests(self, type: str) -> Iterator[tuple[int, list[Waiter]]]:
-        for request, waiters in groupby(self.store.leases.queue(type), lambda waiter: waiter.request):
-            yield request, list(waiters)
 
     def _is_dead(self, waiters: Sequence[Waiter]) -> bool:
         """A request whose requester died is dropped, and what he had built or reclaimed for it is left to others."""
@@ -176,6 +178,9 @@ class Queue:
     ) -> Decision:
         """Give a request of somebody else what can be given without asking a blueprint: this seat, if it is about one."""
         first = waiters[0]
+        if seat and len(waiters) == 1 and (taken := give(self.store, first.id, seat, possible, ahead, first.process)):
+            self.store.wake(first.process, [first.id])
+            return taken
         # What his builders could build is for him to ask; here they count as asked, and nothing is reclaimed instead.
         roomy = self._roomy(possible, ahead)
         asked = () if possible.builders else None
@@ -183,10 +188,6 @@ class Queue:
             self.store, possible,
             process=first.process, proposals=asked, ahead=ahead, may_reclaim=not roomy,
         )  # fmt: skip
-        taken = allocator.use(first.id, seat) if seat and len(waiters) == 1 else None
-        if taken:
-            self.store.wake(first.process, [first.id])
-            return taken
         decision, granted = decide_together(allocator, [waiter.id for waiter in waiters])
         if granted or decision.act in (Act.BUILD, Act.CLEAR) or decision.again_at is not None:
             self.store.wake(first.process, granted)
@@ -224,6 +225,8 @@ class Queue:
 
     def _roomy(self, possible: Candidates, ahead: Ahead) -> set[int]:
         """The builders that may have one more resource, and are not kept for others as a whole."""
+        if not possible.builders:
+            return set()
         builders = [c.blueprint.id for c in possible.builders if not ahead.keeps_all(c.shapes)]
         return {id for id in builders if self.store.offers.has_room(id)}
 
@@ -269,7 +272,7 @@ def _left(room: Room) -> Room | None:
 
 
 def _fits(possible: Candidates, room: Room) -> bool:
-    return any(
-        room.shape in c.shapes and (not c.traits or fits(json.loads(room.attributes), c.traits))
-        for c in possible.enabled
-    )
+    for c in possible.enabled:
+        if room.shape in c.shapes and (not c.traits or fits(json.loads(room.attributes), c.traits)):
+            return True
+    return False

@@ -7,6 +7,7 @@ whichever of them is free, and the store finds it, also when only the last is le
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import is_normalized
 
@@ -71,6 +72,7 @@ def dump(locks: Iterable[SlotLock]) -> str:
     return json.dumps([[lock.key, lock.of] if lock.of else lock.key for lock in sorted(set(locks))])
 
 
+@lru_cache(maxsize=1000)
 def load(text: str) -> tuple[SlotLock, ...]:
     """The claims that `dump` wrote."""
     if text == "[]":

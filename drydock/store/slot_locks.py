@@ -6,12 +6,13 @@ would poison a PostgreSQL transaction.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SlotLockHeld
 from ..model import SlotLockRow
 from ..slots import SlotLock
-from .records import moment, reads, text
+from .records import check_moments, check_texts, reads
 
 if TYPE_CHECKING:
     from .base import Answer, Row, Store
@@ -48,7 +49,7 @@ class SlotLocks:
             key = lock.key if not lock.of else self._numbered(lock, holder)
             answer = self._store.ask(_TAKE, key=key, holder=holder, now=self._store.clock())
             asked.append((key, answer))
-        return lambda: self._taken(asked, holder)
+        return partial(self._taken, asked, holder)
 
     def _taken(self, asked: "Iterable[tuple[str, Answer[list[Row]]]]", holder: str) -> list[str]:
         taken: list[str] = []
@@ -139,4 +140,6 @@ class SlotLocks:
 @reads("slot lock")
 def _slot_lock(row: tuple[Any, ...]) -> SlotLockRow:
     key, holder, taken_at = row
-    return SlotLockRow(text(key, "key"), text(holder, "holder"), moment(taken_at, "taken_at"))
+    check_texts(key=key, holder=holder)
+    check_moments(taken_at=taken_at)
+    return SlotLockRow(key, holder, taken_at)
