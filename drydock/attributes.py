@@ -60,7 +60,7 @@ def check_text(value: object, where: str, longest: int = 255) -> str:
     value = str.__str__(value) if isinstance(value, str) else ""
     if not value.strip():
         raise ConfigError(f"{where} may not be empty")
-    for character in value:
+    for character in () if value.isprintable() else value:
         if not character.isprintable():
             raise ConfigError(f"{where} {quoted(value)} contains control character U+{ord(character):04X}")
     if len(value.encode()) > longest:
@@ -109,6 +109,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 def check(value: object, where: str) -> dict[str, Any]:
     """`value` as attributes: a new dict, every value JSON, `-0.0` made `0`. Raises `ConfigError` if it cannot be."""
+    if type(value) is dict and not value:  # most ask for nothing in particular
+        return {}
     if not isinstance(value, Mapping):
         kind = "null" if value is None else _KIND_OF_VALUE.get(type(value), type(value).__name__)
         raise ConfigError(f"{where}: expected an object, got {kind}")

@@ -33,11 +33,9 @@ class Candidates:
         self.builders = [c for c in self.enabled if not c.blueprint.pooled]
         #: whether no plans are needed, whoever is switched on
         self.pooled = all(c.blueprint.pooled for c in found)
-
-    @property
-    def capacity(self) -> int | None:
-        bounds = [c.capacity for c in self.all]
-        return None if None in bounds else sum(b for b in bounds if b is not None)
+        bounds = [c.capacity for c in found if c.capacity is not None]
+        #: most leases at once; None: no bound
+        self.capacity = sum(bounds) if len(bounds) == len(found) else None
 
 
 def candidates(store: Store, demand: Demand) -> Candidates:

@@ -49,6 +49,8 @@ def check_held(store: Store, id: int, fence: int | None = None) -> None:
 
 def seconds_left(store: Store, span: Span | Ending) -> float | None:
     """How long a lease still lasts unless it is renewed; None: without end."""
+    if span.until is None and span.deadline is None:
+        return None
     ends = [] if span.until is None else [span.until - store.clock()]
     if span.deadline is not None:
         ends.append(span.deadline - store.uptime() if span.boot == store.boot else 0.0)
@@ -158,7 +160,8 @@ def end_lease(
     store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
     store.slot_locks.free(ending.slot_locks, f"lease:{id}")
     store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
-    if any(not key.startswith("seat(") for key in ending.slot_locks):  # others may need it, on any resource of any type
+    if [key for key in ending.slot_locks if not key.startswith("seat(")]:
+        # Others may need it, on any resource of any type.
         for type in {ending.type, *store.leases.waited_for()}:
             store.freed(type)
     if ending.resource is None:

@@ -314,12 +314,11 @@ class Engine:
 def checked_demand(demand: Demand) -> Demand:
     """`demand` with its values checked. Raises `ConfigError`."""
     check_name(demand.type, "type")
-    for name in demand.blueprints:
+    for number, name in enumerate(demand.blueprints):
         check_name(name, "blueprint")
-    twice = next((n for i, n in enumerate(demand.blueprints) if n in demand.blueprints[:i]), None)
-    if twice is not None:
-        raise ConfigError(f"blueprint {quoted(twice)} is given twice")
-    return demand._replace(attributes=check(demand.attributes, "attributes"))
+        if name in demand.blueprints[:number]:
+            raise ConfigError(f"blueprint {quoted(name)} is given twice")
+    return Demand(demand.type, demand.blueprints, check(demand.attributes, "attributes"))
 
 
 def check_terms(terms: Terms, now: float) -> None:

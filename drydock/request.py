@@ -96,10 +96,11 @@ class Request:
         self.resting: dict[str, float] = {}  # blueprints that failed, and until when they are left alone
         config, self._crowded = self.store.outlook(demand.type)
         self.possible = queue.possible(demand, config)
-        key = key_of(demand.type, canonical(demand.blueprints), canonical(demand.attributes))
-        if queue.buildable.get(key) != self.possible.config:
-            refuse_what_nobody_builds(self.steps, self.possible, demand)
-            queue.buildable[key] = self.possible.config
+        if not self.possible.pooled:
+            key = key_of(demand.type, canonical(demand.blueprints), canonical(demand.attributes))
+            if queue.buildable.get(key) != self.possible.config:
+                refuse_what_nobody_builds(self.steps, self.possible, demand)
+                queue.buildable[key] = self.possible.config
 
     def pursue(self, wait_seconds: float | None) -> list[Lease]:
         """Hold all leases and return them, or raise and hold none. `wait_seconds` None: as long as it takes.

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..model import Event
-from .records import moment, pairs, reads, text
+from .records import check_moments, check_texts, pairs, reads
 
 if TYPE_CHECKING:
     from .base import Store
 
 NAMES_RECORDED = 20
+_encode = json.JSONEncoder().encode
 
 _COLUMNS = "id, at, event, lease, resource, blueprint, data"
 
@@ -39,7 +40,7 @@ class Events:
             " VALUES (:at, :event, :lease, :resource, :blueprint, :data)"
         )
         row = {"at": now, "event": event, "lease": lease, "resource": resource, "blueprint": blueprint,
-               "data": json.dumps(data) if data else "{}"}  # fmt: skip
+               "data": _encode(data) if data else "{}"}  # fmt: skip
         if self.heard is None:
             self._store.run(statement, **row)
             return
@@ -95,7 +96,9 @@ class Events:
 @reads("event")
 def _event(row: tuple[Any, ...]) -> Event:
     id, at, event, lease, resource, blueprint, data = row
-    return Event(id, moment(at, "at"), text(event, "event"), lease, resource, blueprint, pairs(data, "data"))
+    check_texts(event=event)
+    check_moments(at=at)
+    return Event(id, at, event, lease, resource, blueprint, pairs(data, "data"))
 
 
 #: every event, in pages, and what reads it

@@ -6,6 +6,7 @@ a request that came more than its head start later.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ from ..attributes import canonical
 from ..model import Demand, Lease, LeaseStatus, Terms
 from . import resources
 from .offers import numbered
-from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
+from .records import check_moments, check_texts, pairs, reads, status_of, texts
 from .statuses import LEASE_GRANTED, LEASE_MOVING, LEASE_WANTED, RESOURCE_MOVING
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ _ADD_TO_OTHERS = _ADD.replace(
 )
 
 _QUEUE = (
-    "SELECT turn, id, COALESCE(request, id), blueprints, attributes, process, until, owed,"
+    "SELECT id, COALESCE(request, id), blueprints, attributes, process, until, owed,"
     f" EXISTS (SELECT 1 FROM resource WHERE {RESOURCE_MOVING}"
-    " AND (built_for = waiting.id AND status = 'pending' OR reclaimed_for = waiting.id AND failures = 0))"
+    " AND (built_for = waiting.id AND status = 'pending' OR reclaimed_for = waiting.id AND failures = 0)), turn"
     " FROM waiting WHERE type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most"
 )
 
@@ -105,6 +106,7 @@ class Waiter(NamedTuple):
     until: float | None
     owed: float | None
     at_work: bool  #: its requester builds something for it, or tears something down to make room
+    turn: float  #: see the module
 
 
 class Leases:
@@ -158,11 +160,11 @@ class Leases:
         rows = foreseen[1]() if foreseen and foreseen[0] == type else self._first(type)()
         most = FIRST_IN_THE_QUEUE
         while rows:
-            yield from (Waiter(*row[1:]) for row in rows)
+            yield from starmap(Waiter, rows)
             if len(rows) < most:
                 return
             most = 1000  # whoever looks further than the first looks far
-            turn, id = rows[-1][:2]
+            id, *_, turn = rows[-1]
             rows = self._store.rows(_QUEUE, type=type, turn=turn, id=id, most=most)
 
     def foresee(self, type: str) -> None:
@@ -448,22 +450,24 @@ def _lease(row: tuple[Any, ...]) -> Lease:
         reason,
         carries,
     ) = row[:_WIDTH]
+    check_texts(type=type, owner=owner)
+    check_moments(created_at=created, until=until, granted_at=granted, ended_at=ended)
     resource = resources.from_row(row[_WIDTH:]) if row[_WIDTH] is not None else None
     return Lease(
         id,
         status_of(LeaseStatus, status),
-        text(type, "type"),
+        type,
         texts(blueprints, "blueprints"),
-        text(owner, "owner"),
+        owner,
         priority,
         pairs(attributes, "attributes"),
         texts(locks, "slot_locks"),
         fence,
-        moment_or_none(until, "until"),
+        until,
         ttl,
-        moment(created, "created_at"),
-        moment_or_none(granted, "granted_at"),
-        moment_or_none(ended, "ended_at"),
+        created,
+        granted,
+        ended,
         reason,
         resource,
         carries,

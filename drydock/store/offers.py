@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..attributes import canonical
 from ..model import Binding, Blueprint
-from .records import pairs, reads, text, texts
+from .records import check_texts, pairs, reads, texts
 
 if TYPE_CHECKING:
     from .base import Store
@@ -468,17 +468,18 @@ UNLIMITED = 2**31 - 1
 def _blueprint(row: tuple[Any, ...]) -> Blueprint:
     id, name, kind, type, source, seats, most, grace, pooled, hooks, enabled, live, *times = row
     cooldown, lifetime, ttl, per_lease, observe_every = times
+    check_texts(name=name, kind=kind, type=type, hooks=hooks)
     return Blueprint(
         id,
-        text(name, "name"),
-        text(kind, "kind"),
-        text(type, "type"),
+        name,
+        kind,
+        type,
         source,
         seats,
         most,
         grace,
         bool(pooled),
-        frozenset(text(hooks, "hooks").split()),
+        frozenset(hooks.split()),
         bool(enabled),
         live,
         cooldown,
@@ -507,22 +508,15 @@ def _shape(row: tuple[Any, ...]) -> Shape:
 @reads("binding")
 def _binding(row: tuple[Any, ...]) -> Binding:
     id, name, blueprint, enabled, resource = row
-    return Binding(id, text(name, "name"), blueprint, bool(enabled), resource)
+    check_texts(name=name)
+    return Binding(id, name, blueprint, bool(enabled), resource)
 
 
 @reads("binding")
 def _site(row: tuple[Any, ...]) -> Site:
     id, name, blueprint, shape, slot_lock, lease_locks, attributes, fence = row
-    return Site(
-        id,
-        text(name, "name"),
-        blueprint,
-        shape,
-        text(slot_lock, "slot_lock"),
-        text(lease_locks, "lease_locks"),
-        pairs(attributes, "attributes"),
-        fence,
-    )
+    check_texts(name=name, slot_lock=slot_lock, lease_locks=lease_locks)
+    return Site(id, name, blueprint, shape, slot_lock, lease_locks, pairs(attributes, "attributes"), fence)
 
 
 #: everything that is offered, in pages, and what reads it

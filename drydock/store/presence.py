@@ -76,7 +76,7 @@ def is_name(name: str) -> bool:
 
 def is_alive(path: str, name: str) -> bool:
     """Whether the process that announced this name still runs, and has not withdrawn it."""
-    if not is_name(name):
+    if not _NAME.fullmatch(name):
         return False
     offset = int(name, 16)
     fd, own = _registry.file(path)
@@ -101,8 +101,8 @@ def watch(path: str, name: str) -> bool:
 
 def unwatch(path: str, name: str) -> None:
     """Let another keep watch. May be called twice."""
-    fd, _ = _registry.file(path)
     if _registry.watchers.get(path) == name:
+        fd, _ = _registry.file(path)
         # In this order, or another thread could be written down, whose lock would be let go here.
         fcntl.lockf(fd, fcntl.LOCK_UN, 1, _WATCH)
         del _registry.watchers[path]

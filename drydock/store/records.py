@@ -47,10 +47,17 @@ def reads(kind: str) -> Callable[[Callable[[Any], Record]], Callable[[Any], Reco
     return decorate
 
 
-def text(value: object, column: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{column}: not text")
-    return value
+def check_texts(**columns: object) -> None:
+    """Raise `TypeError` unless each of these columns holds text. All at once, as below: who is granted something waits for it."""
+    for column, value in columns.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{column}: not text")
+
+
+@lru_cache(maxsize=1000)
+def dump_texts(texts: tuple[str, ...]) -> str:
+    """What `texts` reads."""
+    return json.dumps(texts)
 
 
 def pairs(value: object, column: str) -> dict[str, Any]:
@@ -74,6 +81,7 @@ def texts(value: object, column: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=100)
 def status_of(kind: Callable[[Any], Status], value: object) -> Status:
     try:
         return kind(value)
@@ -81,18 +89,17 @@ def status_of(kind: Callable[[Any], Status], value: object) -> Status:
         raise ValueError(f"unknown status {quoted(value)}") from None
 
 
-def moment(value: object, column: str) -> float:
-    if not isinstance(value, float | int) or not 0 <= value < END_OF_9999:
-        raise ValueError(f"{column}: not a moment: {printable(value)}")
-    return value
-
-
-def moment_or_none(value: object, column: str) -> float | None:
-    return None if value is None else moment(value, column)
+def check_moments(**columns: object) -> None:
+    """Raise `ValueError` unless each of these columns holds a moment, or nothing, which the schema forbids where it must."""
+    for column, value in columns.items():
+        if value is not None and (not isinstance(value, float | int) or not 0 <= value < END_OF_9999):
+            raise ValueError(f"{column}: not a moment: {printable(value)}")
 
 
 def _json(value: object, column: str) -> Any:
+    if not isinstance(value, str):
+        raise TypeError(f"{column}: not text")
     try:
-        return json.loads(text(value, column))
+        return json.loads(value)
     except json.JSONDecodeError:
         raise ValueError(f"{column}: not JSON") from None

@@ -1,6 +1,5 @@
 """Resources: found by index, given a seat by compare-and-set, counted until they are destroyed."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from time import monotonic
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..attributes import canonical
 from ..model import Resource, ResourceStatus
 from .offers import UNLIMITED, numbered
-from .records import moment, moment_or_none, pairs, reads, status_of, text, texts
+from .records import check_moments, check_texts, dump_texts, pairs, reads, status_of, texts
 from .statuses import RESOURCE_MOVING
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class Resources:
         return int(row[0])
 
     def set_slot_locks(self, id: int, keys: Iterable[str]) -> None:
-        self._store.run("UPDATE resource SET slot_locks = :keys WHERE id = :id", id=id, keys=json.dumps(list(keys)))
+        self._store.run("UPDATE resource SET slot_locks = :keys WHERE id = :id", id=id, keys=dump_texts(tuple(keys)))
 
     def set_fence(self, id: int, fence: int) -> None:
         """Let its next grant have the number that follows."""
@@ -310,7 +309,7 @@ class Resources:
             id=id,
             now=self._store.clock(),
         )
-        return lambda: next((fence for (fence,) in rows()), None)
+        return lambda: found[0][0] if (found := rows()) else None
 
     def untake_seat(self, id: int) -> None:
         """Undo what `take_seat` did in this transaction."""
@@ -327,7 +326,7 @@ class Resources:
         assert row is not None
         *room, open, status, type, rests = row
         free = Room(*room) if open and status == ResourceStatus.ACTIVE and not rests else None
-        return Left(row[5], bool(open), ResourceStatus(status), type, bool(rests), free)
+        return Left(row[5], bool(open), status_of(ResourceStatus, status), type, bool(rests), free)
 
     def moving(self) -> list[tuple[int, ResourceStatus, str | None, float]]:
         """Resources that somebody must move on: id, status, the process at work on it, not before when."""
@@ -496,10 +495,12 @@ def from_row(row: tuple[Any, ...]) -> Resource:
         given_up,
         hooks,
     ) = row
+    check_texts(name=name, type=type, hooks=hooks)
+    check_moments(created_at=created, idle_since=idle, not_before=not_before, rests_until=rests_until, until=until)
     return Resource(
         id,
-        text(name, "name"),
-        text(type, "type"),
+        name,
+        type,
         blueprint,
         status_of(ResourceStatus, status),
         pairs(attributes, "attributes"),
@@ -507,17 +508,17 @@ def from_row(row: tuple[Any, ...]) -> Resource:
         fence,
         None if seats == UNLIMITED else seats,
         used,
-        moment(created, "created_at"),
-        moment(idle, "idle_since"),
+        created,
+        idle,
         built,
         reclaimed,
         failures,
-        moment(not_before, "not_before"),
-        moment_or_none(rests_until, "rests_until"),
-        moment_or_none(until, "until"),
+        not_before,
+        rests_until,
+        until,
         ttl,
         bool(given_up),
-        frozenset(text(hooks, "hooks").split()),
+        frozenset(hooks.split()),
     )
 
 
