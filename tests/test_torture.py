@@ -45,7 +45,7 @@ Resources.take_seat = slowly
 THE_LIVING_BURIED = """
 from drydock.store.sqlite import SqliteStore
 
-SqliteStore.dead_among = lambda self, processes: {one for one in processes if one != self.process}
+SqliteStore.is_alive = lambda self, process: process == self.process
 """
 
 #: a grant that was told is not on disk for a while

@@ -216,7 +216,7 @@ class SqliteStore(Store):
         self._leave()
 
     def secure(self, granted: Collection[int] = ()) -> None:
-        if not granted:
+        if not granted:  # what was kept is ours; those who wait have been woken
             self._check_files()
         # What SQLite would do in each commit at synchronous=FULL, but when the next one has had its turn: several then need
         # one write of the disk. The log is written in order, so what came before is kept, too.
@@ -325,7 +325,7 @@ class SqliteStore(Store):
         return presence.is_alive(self._presence, process)
 
     def dead_among(self, processes: Iterable[str]) -> set[str]:
-        return {process for process in processes if not presence.is_alive(self._presence, process)}
+        return {process for process in processes if not self.is_alive(process)}
 
     def life_left(self) -> float | None:
         return None

@@ -87,9 +87,8 @@ class Bell:
         if self._fd is None or not hasattr(select, "epoll"):
             return
         with contextlib.suppress(OSError):  # nothing more may be opened: then he only looks
-            if self._ears is None:
-                self._ears = select.epoll()
-            else:  # here, since who has just got his turn has no time for it
+            self._ears = self._ears or select.epoll()
+            with contextlib.suppress(OSError):  # not when he gets his turn: then others wait for him
                 self._ears.unregister(self._fd)
             self._ears.register(self._fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 

@@ -196,9 +196,9 @@ def test_the_lock_file_is_made_for_its_owner_alone_and_no_link_is_followed(store
 class Listener(threading.Thread):
     """Listens once, and says so."""
 
-    def __init__(self, folder: Path, heard: list["Listener"]) -> None:
+    def __init__(self, bell: Bell, heard: list["Listener"]) -> None:
         super().__init__(daemon=True)
-        self.bell, self.heard = Bell(str(folder)), heard
+        self.bell, self.heard = bell, heard
         self.listens, self.woken = threading.Event(), threading.Event()
         self.start()
         assert self.listens.wait(SECONDS)
@@ -222,11 +222,27 @@ def test_it_wakes_one_of_those_who_listen_and_first_the_one_who_has_listened_lon
     bell: Bell, tmp_path: Path
 ) -> None:
     heard: list[Listener] = []
-    listeners = [Listener(tmp_path / "wake", heard) for _ in range(4)]
+    listeners = [Listener(Bell(str(tmp_path / "wake")), heard) for _ in range(4)]
     for number, listener in enumerate(listeners, 1):
         bell.ring()
         assert listener.woken.wait(SECONDS)
         assert heard == listeners[:number]
+    for listener in listeners:
+        listener.bell.close()
+
+
+def test_who_was_woken_and_listens_again_comes_after_all_who_listen(bell: Bell, tmp_path: Path) -> None:
+    heard: list[Listener] = []
+    first, second = (Listener(Bell(str(tmp_path / "wake")), heard) for _ in range(2))
+    bell.ring()
+    assert first.woken.wait(SECONDS)
+    again = Listener(first.bell, heard)
+    for listener in (second, again):
+        bell.ring()
+        assert listener.woken.wait(SECONDS)
+    assert heard == [first, second, again]
+    for listener in (first, second):
+        listener.bell.close()
 
 
 def test_a_ring_that_nobody_heard_is_heard_by_the_next_who_listens(bell: Bell) -> None:
