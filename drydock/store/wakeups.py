@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LONGEST_FOLDER_BYTES = 85
 LONGEST_BYTES = 65536
 _FOLDER_BY_DESCRIPTOR = "/proc/self/fd"
+_make_way = getattr(os, "sched_yield", lambda: None)
 
 
 class Wakeups:
@@ -94,6 +95,8 @@ class Wakeups:
             if self._sender is None:
                 self._sender = _new_socket()
             self._sender.sendto(b"!" + b" ".join([b"%d" % lease for lease in secure]), f"{self._where}/{name}")
+            if secure:  # nothing keeps him from going on now but that he may have to wait for the processor we run on
+                _make_way()
         except ConnectionRefusedError:
             self._remove(name)
         except OSError:  # no socket to send with; he does not listen; or one more would tell him nothing
