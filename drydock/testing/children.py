@@ -11,14 +11,22 @@ from typing import Self
 SECONDS = 60.0
 
 PRELUDE = """
-import os, sys
+import os, select, sys
 
 def say(*words):
     # Not print(): a signal's handler may say something while it is under way, and it can not be begun twice.
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def hear():
-    return sys.stdin.readline().strip()
+    # Not in one long read: the handler of a signal that comes just before it would be called when it ends.
+    line = b""
+    while not line.endswith(b"\\n"):
+        while not select.select([0], [], [], 0.05)[0]:
+            pass
+        if not (byte := os.read(0, 1)):
+            break
+        line += byte
+    return line.decode().strip()
 """
 
 
