@@ -33,7 +33,7 @@ class Wakeups:
         self._socket: socket.socket | None = None
         self._sender: socket.socket | None = None
         self._fd: int | None = None
-        self._secure: set[int] = set()
+        self._secure: set[bytes] = set()  # as they were told
 
     @property
     def listening(self) -> bool:
@@ -65,8 +65,8 @@ class Wakeups:
     def are_secure(self, leases: Collection[int], seconds: float) -> bool:
         """Whether it was told since the last `wait`, or is within so many seconds, that no power cut can undo the grant of
         any of these leases."""
-        begun = monotonic()
-        while not self._secure.issuperset(leases):
+        begun, wanted = monotonic(), _numbers(leases)
+        while not self._secure.issuperset(wanted):
             left = begun + seconds - monotonic()
             if self._socket is None or left <= 0:
                 return False
@@ -80,7 +80,7 @@ class Wakeups:
             return False
         while True:
             told = self._socket.recv(LONGEST_BYTES)
-            self._secure.update([int(number) for number in told[1:].split() if number.isdigit()])
+            self._secure.update(told[1:].split())
             if not self._poll.poll(0):
                 return True
 
@@ -94,7 +94,7 @@ class Wakeups:
         try:
             if self._sender is None:
                 self._sender = _new_socket()
-            self._sender.sendto(b"!" + b" ".join([b"%d" % lease for lease in secure]), f"{self._where}/{name}")
+            self._sender.sendto(b"!" + b" ".join(_numbers(secure)), f"{self._where}/{name}")
             if secure:  # nothing keeps him from going on now but that he may have to wait for the processor we run on
                 _make_way()
         except ConnectionRefusedError:
@@ -124,6 +124,10 @@ class Wakeups:
             return self.folder
         self._fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return f"{_FOLDER_BY_DESCRIPTOR}/{self._fd}"
+
+
+def _numbers(leases: Iterable[int]) -> list[bytes]:
+    return [b"%d" % lease for lease in leases]
 
 
 def _new_socket() -> "socket.socket":
