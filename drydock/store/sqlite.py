@@ -73,7 +73,13 @@ class SqliteStore(Store):
         self._reserve = Reserve(path + ".reserve")
         self._lent = False
         #: what is to be on the disk before it is reported; None: nothing has to
-        self._to_secure = _open_log(self._log) if _is_durable() and turnstile is not None else None
+        self._to_secure: int | None = None
+        try:
+            if _is_durable() and turnstile is not None:
+                self._to_secure = _open_log(self._log)
+        except BaseException:
+            connection.close()  # nobody else would
+            raise
         self._closed = False
 
     @classmethod
