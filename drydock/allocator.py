@@ -91,6 +91,10 @@ class Ahead:
     def keeps(self, shape: int, attributes: Attributes) -> bool:
         return any(shape in shapes and fits(attributes, traits) for shapes, traits in self.things)
 
+    def keeps_room(self, room: Room) -> bool:
+        """Whether nobody behind may have a seat there."""
+        return room.shape in self.shapes or bool(self.things and self.keeps(room.shape, json.loads(room.attributes)))
+
 
 class Act(Enum):
     """What came of a decision."""
@@ -124,9 +128,7 @@ def lease_locks(room: Room) -> tuple[SlotLock, ...]:
     terms = load_locks(room.lease_locks)
     if room.seats > MOST_SEAT_LOCKS:
         return terms
-    seats = f"seat(resource:{room.id})"
-    # Of one seat there is nothing to choose.
-    return (SlotLock(f"{seats}.slot(0)") if room.seats == 1 else SlotLock(seats, room.seats), *terms)
+    return (SlotLock(f"seat(resource:{room.id})", room.seats), *terms)
 
 
 class Allocator:
@@ -295,9 +297,7 @@ class Allocator:
         if not self.ahead.shapes and not self.ahead.things:
             return False
         room = self.store.resources.room(idle.id)
-        return room is not None and (
-            room.shape in self.ahead.shapes or self.ahead.keeps(room.shape, json.loads(room.attributes))
-        )
+        return room is not None and self.ahead.keeps_room(room)
 
     def _is_full(self, candidate: Candidate) -> bool:
         limit = candidate.blueprint.limit
@@ -309,7 +309,7 @@ class Allocator:
         locks = lease_locks(room)
         if self._keys_lost and self._keys_lost.intersection(lock.key for lock in locks):
             return False
-        if self.ahead.things and self.ahead.keeps(room.shape, json.loads(room.attributes)):
+        if self.ahead.keeps_room(room):
             return False
         try:
             return grant(self.store, lease, room, blueprint, locks, self.process, lab=self.lab)
@@ -462,7 +462,7 @@ def give(
     store: Store, lease: int, room: Room, possible: Candidates, ahead: Ahead, process: str | None
 ) -> Decision | None:
     """Give `lease` this very seat, if it may have it and its slot locks are free."""
-    if room.shape in ahead.shapes or (ahead.things and ahead.keeps(room.shape, json.loads(room.attributes))):
+    if ahead.keeps_room(room):
         return None
     for candidate in possible.enabled:
         if room.shape not in candidate.shapes:

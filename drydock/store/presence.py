@@ -76,7 +76,7 @@ def is_name(name: str) -> bool:
 
 def is_alive(path: str, name: str) -> bool:
     """Whether the process that announced this name still runs, and has not withdrawn it."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         return False
     offset = int(name, 16)
     fd, own = _registry.file(path)

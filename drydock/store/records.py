@@ -15,6 +15,8 @@ Record = TypeVar("Record")
 Status = TypeVar("Status")
 
 END_OF_9999 = 253_402_300_800.0
+#: moments that may never come
+MAY_BE_NOTHING = frozenset(("granted_at", "ended_at", "rests_until", "until"))
 
 
 class DamagedRow(StoreDamaged):
@@ -90,9 +92,11 @@ def status_of(kind: Callable[[Any], Status], value: object) -> Status:
 
 
 def check_moments(**columns: object) -> None:
-    """Raise `ValueError` unless each of these columns holds a moment, or nothing, which the schema forbids where it must."""
+    """Raise `ValueError` unless each of these columns holds a moment, or nothing where that is allowed."""
     for column, value in columns.items():
-        if value is not None and (not isinstance(value, float | int) or not 0 <= value < END_OF_9999):
+        if value is None and column in MAY_BE_NOTHING:
+            continue
+        if not isinstance(value, float | int) or not 0 <= value < END_OF_9999:
             raise ValueError(f"{column}: not a moment: {printable(value)}")
 
 
