@@ -200,6 +200,10 @@ class Store(ABC):
         """Start a transaction that only reads, and sees one moment."""
 
     @abstractmethod
+    def look_around(self) -> None:
+        """Raise unless what was kept is where others find it. Called after a commit, when all have been told who wait for it."""
+
+    @abstractmethod
     def _undo(self) -> None:
         """Undo what is open, if anything is. Never raises."""
 
@@ -455,6 +459,7 @@ class _Transaction:
         for process, granted in store._awake.items():
             if granted:
                 store._wake(process, granted)
+        store.look_around()
 
 
 class _Attempt:

@@ -9,6 +9,7 @@ drops all of the process's locks, so it is opened once for each process and neve
 import fcntl
 import os
 import re
+from functools import lru_cache
 
 from ..errors import StoreError, quoted
 
@@ -69,6 +70,7 @@ def withdraw(path: str, name: str) -> None:
         fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
 
 
+@lru_cache(maxsize=1000)
 def is_name(name: str) -> bool:
     """Whether a connection can be called that; if not, the row that says so is damaged."""
     return bool(_NAME.fullmatch(name))

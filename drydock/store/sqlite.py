@@ -222,8 +222,6 @@ class SqliteStore(Store):
         self._leave()
 
     def secure(self, granted: Collection[int] = ()) -> None:
-        if not granted:  # what was kept is ours; those who wait have been woken
-            self._check_files()
         # What SQLite would do in each commit at synchronous=FULL, but when the next one has had its turn: several then need
         # one write of the disk. The log is written in order, so what came before is kept, too.
         if self._to_secure is None or (granted and self._wakeups.are_secure(granted, ANOTHERS_DISK_SECONDS)):
@@ -273,6 +271,9 @@ class SqliteStore(Store):
             self._lent = False
             self._reserve.take()
         self._turnstile.leave()
+
+    def look_around(self) -> None:
+        self._check_files()
 
     def _check_files(self) -> None:
         # SQLite goes on writing into a file that has lost its name, and reports success. Its log is one: whoever closes the
