@@ -8,6 +8,7 @@ import contextlib
 import json
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .attributes import fits
@@ -128,7 +129,18 @@ def lease_locks(room: Room) -> tuple[SlotLock, ...]:
     terms = load_locks(room.lease_locks)
     if room.seats > MOST_SEAT_LOCKS:
         return terms
-    return (SlotLock(f"seat(resource:{room.id})", room.seats), *terms)
+    return (_seat(room.id, room.seats), *terms)
+
+
+def _seat(resource: int, seats: int) -> SlotLock:
+    return SlotLock(f"seat(resource:{resource})", seats)
+
+
+@lru_cache(maxsize=1000)
+def seat_keys(resource: int, seats: int) -> frozenset[str]:
+    """The keys of its seats, where they are few enough to number."""
+    numbers = range(seats) if seats <= MOST_SEAT_LOCKS else ()
+    return frozenset(_seat(resource, seats).slot(number).key for number in numbers)
 
 
 class Allocator:
@@ -502,9 +514,17 @@ def grant(
     if fence is None:
         store.slot_locks.free(keys, holder)
         return False
+    record_grant(store, lease, room.id, blueprint, fence, keys, process)
+    return True
+
+
+def record_grant(
+    store: Store, lease: int, resource: int, blueprint: Blueprint, fence: int, keys: Iterable[str], process: str | None
+) -> None:
+    """Note in the row of a lease and in the history what it was granted."""
     prepare = "activate_lease" in blueprint.hooks
     columns: dict[str, Any] = {
-        "resource": room.id,
+        "resource": resource,
         "fence": fence,
         "slot_locks": dump_texts(tuple(keys)),
         "granted_at": store.clock(),
@@ -517,5 +537,4 @@ def grant(
     status = LeaseStatus.ACQUIRED if prepare else LeaseStatus.ACTIVE
     store.move("lease", lease, LeaseStatus.PENDING, status, **columns)
     event = "lease.acquired" if prepare else "lease.activated"
-    store.events.add(event, lease=lease, resource=room.id, blueprint=blueprint.name, fence=fence)
-    return True
+    store.events.add(event, lease=lease, resource=resource, blueprint=blueprint.name, fence=fence)

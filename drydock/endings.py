@@ -156,10 +156,10 @@ def end_lease(
 
     Return its resource if that must now be torn down by a hook.
     """
-    columns = {"reason": reason} if reason else {}
-    store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
+    if ending.full is not None and store.crowded and store.pass_on(id, ending, event, reason):
+        return None
+    record_end(store, id, ending, event, reason)
     store.slot_locks.free(ending.slot_locks, f"lease:{id}")
-    store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
     if [key for key in ending.slot_locks if not key.startswith("seat(")]:
         # Others may need it, on any resource of any type.
         for type in {ending.type, *store.leases.waited_for()}:
@@ -169,6 +169,13 @@ def end_lease(
     if store.crowded:
         store.leases.foresee(ending.type)
     return vacate(store, ending.resource, ending.hooks, worker)
+
+
+def record_end(store: Store, id: int, ending: Ending, event: str, reason: str | None) -> None:
+    """Note in its row and in the history that a lease is over."""
+    columns = {"reason": reason} if reason else {}
+    store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
+    store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
 
 
 def vacate(store: Store, resource: int, hooks: Collection[str], worker: str | None) -> int | None:

@@ -18,6 +18,7 @@ from .config import PoolFile
 from .endings import check_held, seconds_left, start_destroying
 from .errors import REASON_CHARACTERS, ConfigError, Conflict, NotFound, printable, quoted
 from .forgetting import Forgetting, keep_seconds
+from .handover import Handover
 from .hooks import HookRunner, InProcess
 from .interfaces import Interface
 from .model import Demand, Lease, Resource, ResourceStatus, Terms
@@ -66,6 +67,7 @@ class Engine:
         self.steps = Steps(store, environment, hooks or InProcess())
         self._sleep = sleep
         self.queue = Queue(store)
+        Handover(self.queue)
         self.tender = Tender(store, self.steps, Forgetting(store, keep_seconds(environment)))
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .allocator import Act, Ahead, Allocator, Decision, decide_together, give
 from .attributes import canonical, fits
-from .candidates import Candidates, candidates, free_sites, sites_with
+from .candidates import Candidate, Candidates, candidates, free_sites, sites_with
 from .endings import release_lease
 from .errors import Conflict, DrydockError, StoreError
 from .model import Demand
@@ -114,15 +114,15 @@ class Queue:
                 self.store.leases.owe(waiters[0].id, None)
                 looked = True
                 if decision.act in (Act.WAIT, Act.AGAIN):
-                    self._keep_together(waiters, self._known(key, type, waiters[0], config), ahead)
+                    self._keep_together(waiters, self.candidates_of(key, type, waiters[0], config), ahead)
                 continue
             if settled and len(waiters) == 1 and waiters[0].owed is None:
                 cannot.add(key)
             if key in cannot and len(waiters) == 1:
                 continue
-            possible = self._known(key, type, waiters[0], config)
-            fitting = room is None or _fits(possible, room)
-            if (not fitting and len(waiters) == 1) or self._is_dead(waiters) or not possible.enabled:
+            possible = self.candidates_of(key, type, waiters[0], config)
+            useful = room is None or fitting(possible, room) is not None
+            if (not useful and len(waiters) == 1) or self._is_dead(waiters) or not possible.enabled:
                 continue
             if any(map(_at_work, waiters)):  # what it was given meanwhile it could not use
                 if not self._all_are_built(waiters):
@@ -133,7 +133,7 @@ class Queue:
                     self._let_him_ask(waiters[0], roomy, ahead, planned=False)
                     break
                 continue
-            if settled or not fitting:
+            if settled or not useful:
                 self._hold_back(waiters, possible, ahead, planned=True)
                 continue
             # One seat is no news for the builders of one lease; several may need it beside what can be built.
@@ -249,7 +249,8 @@ class Queue:
             found += number if seats is None else most * seats
         return found >= number
 
-    def _known(self, key: str, type: str, waiter: Waiter, config: int) -> Candidates:
+    def candidates_of(self, key: str, type: str, waiter: Waiter, config: int) -> Candidates:
+        """Who could serve this request, whose `key_of` is `key`: nobody if it cannot be read."""
         found = self.known.get(key)
         if found is not None and found.config == config:
             return found
@@ -271,8 +272,9 @@ def _left(room: Room) -> Room | None:
     return room._replace(used=room.used + 1) if room.used + 1 < room.seats else None
 
 
-def _fits(possible: Candidates, room: Room) -> bool:
+def fitting(possible: Candidates, room: Room) -> Candidate | None:
+    """As what this resource could serve the request, if it could."""
     for c in possible.enabled:
         if room.shape in c.shapes and (not c.traits or fits(json.loads(room.attributes), c.traits)):
-            return True
-    return False
+            return c
+    return None

@@ -16,7 +16,7 @@ from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MO
 from ..model import Finding, LeaseStatus
 from ..uptime import boot, uptime
 from .events import Events
-from .leases import Leases
+from .leases import Ending, Leases
 from .offers import Offers
 from .records import DamagedRow
 from .resources import Resources, Room
@@ -49,6 +49,11 @@ class News(NamedTuple):
     room: Room | None = None  #: that resource as it is now, if that is known
 
 
+def loses_all(error: BaseException) -> bool:
+    """Whether the whole transaction is lost with what raised this; SQLite may have undone all of it already."""
+    return isinstance(error, StoreError) and not isinstance(error, DamagedRow)
+
+
 class Store(ABC):
     """One open connection to one store, for one thread of one process."""
 
@@ -63,6 +68,8 @@ class Store(ABC):
         self.boot = boot()
         #: called inside each transaction that freed something, just before its commit: whoever waits is served there
         self.serve: Callable[[list[News]], None] = lambda _: None
+        #: called in a transaction as a lease on a full resource ends in a crowd: whether it went to the first who waits
+        self.pass_on: Callable[[int, Ending, str, str | None], bool] = lambda *_: False
         #: where nobody can wake us: the version that we last waited on, so that nothing is missed between two waits
         self._seen: int | None = None
         self._news: list[News] = []
@@ -191,6 +198,10 @@ class Store(ABC):
         of that than the grant of these leases."""
 
     @abstractmethod
+    def _look_around(self) -> None:
+        """Raise unless what was kept is where others find it. Called after a commit, when all have been told who wait for it."""
+
+    @abstractmethod
     def _wake(self, process: str, secure: Sequence[int] = ()) -> None:
         """Wake a process that waits, if it still does; or tell it that no power cut can undo the grant of these leases.
         Never raises, never blocks."""
@@ -198,10 +209,6 @@ class Store(ABC):
     @abstractmethod
     def _begin_reading(self) -> None:
         """Start a transaction that only reads, and sees one moment."""
-
-    @abstractmethod
-    def look_around(self) -> None:
-        """Raise unless what was kept is where others find it. Called after a commit, when all have been told who wait for it."""
 
     @abstractmethod
     def _undo(self) -> None:
@@ -292,7 +299,7 @@ class Store(ABC):
             with self.attempt():
                 self.serve(news)
         except Exception as error:
-            if isinstance(error, StoreError) and not isinstance(error, DamagedRow):
+            if loses_all(error):
                 raise
             self.events.add("queue.not-served", error=printable(f"{type(error).__name__}: {error}"))
 
@@ -459,7 +466,7 @@ class _Transaction:
         for process, granted in store._awake.items():
             if granted:
                 store._wake(process, granted)
-        store.look_around()
+        store._look_around()
 
 
 class _Attempt:
@@ -475,8 +482,8 @@ class _Attempt:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         store = self._store
         if error is not None:
-            if isinstance(error, StoreError) and not isinstance(error, DamagedRow):
-                return  # the whole transaction is lost, and SQLite may have undone all of it already
+            if loses_all(error):
+                return
             del store.events.uncommitted[self._recorded :]
             for granted in store._awake.values():  # who is told of less than he was granted sees to the disk himself
                 granted.clear()

@@ -81,6 +81,7 @@ class Ending(NamedTuple):
     hooks: frozenset[str]
     cooldown: float
     carries: int | None
+    full: "resources.Room | None"  #: its resource, if others may have its seat there, and there is no other free
 
 
 class Span(NamedTuple):
@@ -166,6 +167,11 @@ class Leases:
             most = 1000  # whoever looks further than the first looks far
             id, *_, turn = rows[-1]
             rows = self._store.rows(_QUEUE, type=type, turn=turn, id=id, most=most)
+
+    def first_two(self, type: str) -> list[Waiter]:
+        """The first of the `queue`, and whoever comes after him."""
+        rows = self._store.rows(_QUEUE, type=type, turn=float("-inf"), id=0, most=2)
+        return list(starmap(Waiter, rows))
 
     def foresee(self, type: str) -> None:
         """Ask for the `queue` of this type with what is asked next, since it will be walked before any lease in it changes."""
@@ -331,7 +337,9 @@ class Leases:
     def ending(self, id: int) -> Ending | None:
         row = self._store.row(
             f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, l.process, l.type,"
-            f" l.until, l.deadline, l.boot, p.name, p.hooks, p.cooldown, l.carries {_FROM} WHERE l.id = :id",
+            f" l.until, l.deadline, l.boot, p.name, p.hooks, p.cooldown, l.carries,"
+            " r.status = 'active' AND r.open = 1 AND r.rests_until IS NULL AND r.used = r.seats,"
+            f" {resources.ROOM_COLUMNS} {_FROM} WHERE l.id = :id",
             id=id,
         )
         return _ending(row) if row else None
@@ -412,7 +420,24 @@ class Leases:
 
 @reads("lease")
 def _ending(row: tuple[Any, ...]) -> Ending:
-    _, status, resource, locks, fence, process, type, until, deadline, boot, blueprint, hooks, cooldown, carries = row
+    (
+        _,
+        status,
+        resource,
+        locks,
+        fence,
+        process,
+        type,
+        until,
+        deadline,
+        boot,
+        blueprint,
+        hooks,
+        cooldown,
+        carries,
+        full,
+        *room,
+    ) = row
     return Ending(
         status_of(LeaseStatus, status),
         resource,
@@ -427,6 +452,7 @@ def _ending(row: tuple[Any, ...]) -> Ending:
         frozenset(hooks.split()) if hooks else frozenset(),
         cooldown or 0.0,
         carries,
+        resources.Room(*room) if full else None,
     )
 
 

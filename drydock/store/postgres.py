@@ -545,7 +545,7 @@ class PostgresStore(Store):
     def secure(self, granted: Collection[int] = ()) -> None:
         pass  # nobody sees what is not written out yet, but for what was hasty
 
-    def look_around(self) -> None:
+    def _look_around(self) -> None:
         pass  # the server has kept it
 
     def _was_kept(self, error: BaseException, moment: float | None, started: float | None) -> bool:

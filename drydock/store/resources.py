@@ -26,8 +26,8 @@ _FROM = "FROM resource r JOIN blueprint p ON p.id = r.blueprint"
 _ROOM = "r.status = 'active' AND r.open = 1 AND r.used < r.seats AND r.rests_until IS NULL"
 _COOLDOWN = "(SELECT cooldown FROM blueprint WHERE id = resource.blueprint)"
 _TOO_LONG = f"rests_until > :now + 1 + {_COOLDOWN}"
-_ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
-_OWN_ROOM_COLUMNS = _ROOM_COLUMNS.replace("r.", "")  # RETURNING knows no alias
+ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
+_OWN_ROOM_COLUMNS = ROOM_COLUMNS.replace("r.", "")  # RETURNING knows no alias
 
 
 ALWAYS = 0.0
@@ -166,7 +166,7 @@ class Resources:
             return next(iter(self.with_room(shapes[0], shared=shared, most=1, since=since)), None)
         names, parameters = numbered(shapes)
         row = self._store.row(
-            f"SELECT {_ROOM_COLUMNS} FROM shape s JOIN resource r ON r.id = (SELECT r.id FROM resource r"
+            f"SELECT {ROOM_COLUMNS} FROM shape s JOIN resource r ON r.id = (SELECT r.id FROM resource r"
             f" WHERE {_ROOM} AND r.shape = s.id AND {_order(shared)} LIMIT 1)"
             f" WHERE s.id IN ({names}) ORDER BY r.used, r.idle_since, r.id LIMIT 1",
             since=since,
@@ -178,7 +178,7 @@ class Resources:
         """Resources of a shape with a free seat: unused ones, least recently used first, of those that were last used at
         `since` or later; or, `shared`, used ones, least used first."""
         rows = self._store.rows(
-            f"SELECT {_ROOM_COLUMNS} FROM resource r WHERE {_ROOM} AND r.shape = :shape AND {_order(shared)} LIMIT :most",
+            f"SELECT {ROOM_COLUMNS} FROM resource r WHERE {_ROOM} AND r.shape = :shape AND {_order(shared)} LIMIT :most",
             shape=shape,
             most=most,
             since=since,
@@ -187,7 +187,7 @@ class Resources:
 
     def room(self, id: int) -> Room | None:
         """The resource, if it has a free seat."""
-        row = self._store.row(f"SELECT {_ROOM_COLUMNS} FROM resource r WHERE r.id = :id AND {_ROOM}", id=id)
+        row = self._store.row(f"SELECT {ROOM_COLUMNS} FROM resource r WHERE r.id = :id AND {_ROOM}", id=id)
         return Room(*row) if row else None
 
     def built_for(self, lease: int) -> int | None:
@@ -314,6 +314,17 @@ class Resources:
     def untake_seat(self, id: int) -> None:
         """Undo what `take_seat` did in this transaction."""
         self._store.run("UPDATE resource SET used = used - 1, fence = fence - 1 WHERE id = :id", id=id)
+
+    def pass_seat(self, id: int) -> "Answer[int | None]":
+        """Raise the fence for the next lease on a seat that another one leaves; the answer is as that of `take_seat`."""
+        rows = self._store.ask(
+            "UPDATE resource SET fence = fence + 1, idle_since = :now"
+            " WHERE id = :id AND status = 'active' AND open = 1 AND used <= seats AND rests_until IS NULL"
+            " AND (until IS NULL OR until > :now) RETURNING fence",
+            id=id,
+            now=self._store.clock(),
+        )
+        return lambda: found[0][0] if (found := rows()) else None
 
     def leave_seat(self, id: int) -> Left:
         """Count one lease less. Idle time counts from now."""

@@ -272,7 +272,7 @@ class SqliteStore(Store):
             self._reserve.take()
         self._turnstile.leave()
 
-    def look_around(self) -> None:
+    def _look_around(self) -> None:
         self._check_files()
 
     def _check_files(self) -> None:

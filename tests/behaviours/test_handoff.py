@@ -9,6 +9,7 @@ import pytest
 from conftest import Clock
 
 from drydock import request, serving, tending
+from drydock.allocator import Lab
 from drydock.endings import release_lease
 from drydock.engine import Engine
 from drydock.errors import DrydockError, LeaseLost, NothingFree
@@ -173,10 +174,24 @@ def test_what_has_cooled_down_is_handed_over(stage: Stage, clock: Clock) -> None
     clock.forward(10.0)
     assert stage.engine.reap()
     assert not head.granted
+    assert stage.locks_of(f"lease:{head.id}") == set()
     clock.forward(60.0)
     assert stage.engine.reap()
     assert head.granted
     finish(stage, head)
+
+
+def test_who_takes_over_from_one_without_a_slot_lock_takes_one(stage: Stage) -> None:
+    """There is none to be passed on."""
+    stage.offer(lab=ONE_HOST)
+    held = stage.lease("host", lab=Lab(slot_locks=False))
+    assert held.slot_locks
+    assert stage.locks_of(f"lease:{held.id}") == set()
+    head = Waiter(stage)
+    hands_over(stage, head, "lease.released", lambda: stage.engine.release(held.id))
+    assert stage.locks_of(f"lease:{head.id}") == set(held.slot_locks)
+    finish(stage, head)
+    stage.spoilt = True  # its resource was built without a slot lock, too
 
 
 def test_what_a_request_for_several_kept_is_handed_over_when_it_is_withdrawn(stage: Stage) -> None:
@@ -354,6 +369,19 @@ def test_a_dead_request_is_passed_over_in_the_same_transaction(open_air: Stage) 
     hands_over(open_air, head, "lease.released", lambda: open_air.engine.release(held.id), ended=process)
     assert open_air.lease_status(dead) is LeaseStatus.DESTROYED
     finish(open_air, head)
+
+
+def test_a_request_whose_time_is_up_is_passed_over_in_the_same_transaction(stage: Stage, clock: Clock) -> None:
+    stage.offer(lab=ONE_HOST)
+    held = stage.lease("host")
+    late, head = Waiter(stage, until=clock() + 10.0), Waiter(stage)
+    clock.forward(10.0)
+    stage.engine.release(held.id)
+    assert stage.lease_status(late.id) is LeaseStatus.DESTROYED
+    assert stage.events("lease.activated")[-1]["lease"] == head.id
+    late.go()
+    assert isinstance(late.actor.error(), LeaseLost)
+    finish(stage, head)
 
 
 def test_a_dead_request_for_several_keeps_nothing(open_air: Stage) -> None:

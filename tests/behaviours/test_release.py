@@ -198,12 +198,16 @@ def test_whatever_is_wrong_with_the_queue_a_release_goes_through(stage: Stage, m
     waiting = stage.leasing("host")
     stage.pending()
 
+    def fitting(*_: object) -> None:
+        raise ValueError("who would have thought of that")
+
     def serve(news: object) -> None:
         stage.store.events.add("half.done")
-        raise ValueError("who would have thought of that")
+        fitting()
 
     with monkeypatch.context() as patch:
         patch.setattr(stage.store, "serve", serve)
+        patch.setattr("drydock.handover.fitting", fitting)
         assert stage.engine.release(held.id)
     assert stage.store.leases.status(held.id) is LeaseStatus.DESTROYED
     assert stage.events("half.done") == []
