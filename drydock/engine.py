@@ -67,7 +67,7 @@ class Engine:
         self.steps = Steps(store, environment, hooks or InProcess())
         self._sleep = sleep
         self.queue = Queue(store)
-        Handover(self.queue)
+        store.pass_on = Handover(self.queue).pass_on
         self.tender = Tender(store, self.steps, Forgetting(store, keep_seconds(environment)))
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from .allocator import record_grant, seat_keys
 from .endings import record_end
 from .model import Blueprint
 from .serving import Queue, fitting, key_of
-from .store.base import Store, loses_all
+from .store.base import loses_all
 from .store.leases import Ending, Waiter
 from .store.resources import Room
 
@@ -20,12 +20,11 @@ class Handover:
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
-        self.store: Store = queue.store
-        self.store.pass_on = self.pass_on
+        self.store = queue.store
 
     def pass_on(self, id: int, ending: Ending, event: str, reason: str | None) -> bool:
-        """Part of the transaction that is open: end this lease, and grant its seat to the first in the queue. False, and nothing
-        done, if there is more to it than that."""
+        """Part of the transaction that is open: end this lease, and grant its seat to the first in the queue. False if there
+        is more to it than that; then neither has been done."""
         room = ending.full
         if room is None or len(ending.slot_locks) != 1:
             return False
@@ -39,7 +38,8 @@ class Handover:
         holder, heir = f"lease:{id}", f"lease:{waiter.id}"
         seat, lock = self.store.resources.pass_seat(room.id), self.store.slot_locks.pass_on(key, holder, heir)
         fence, had = seat(), lock()
-        if fence is None or not had:  # it rests, or its time is up; or the lease never had what its row says
+        # It rests, or its time is up; or the lease never had what its row says, and a fence that nobody is given does no harm.
+        if fence is None or not had:
             self.store.slot_locks.pass_on(key, heir, holder)
             return False
         record_end(self.store, id, ending, event, reason)
