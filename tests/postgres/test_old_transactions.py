@@ -1,7 +1,7 @@
 """While a transaction is open that began before, an index keeps what is dead. Nobody walks through it again and again."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import psycopg
@@ -18,10 +18,11 @@ POOL = {"blueprint": {"lab": {"kind": "host-pool", "hosts": [f"h{n}" for n in ra
 
 
 @pytest.fixture
-def engine(new_postgres_store: Callable[[], str]) -> Iterator[Engine]:
-    with closing(Engine(open_store(new_postgres_store()))) as engine:
+def engine(postgres_url: str) -> Iterator[Engine]:
+    """In a database of its own: what the server has learned of a table in earlier tests may have it ask another index."""
+    with closing(Engine(open_store(postgres_url))) as engine:
         engine.apply(parse_pool(POOL, "pool"))
-        with engine.store.write():  # a look at the table just then would have the server ask another index
+        with engine.store.write():  # and so may what it learns in this one
             engine.store.run("ALTER TABLE lease SET (autovacuum_enabled = false)")
         yield engine
 
