@@ -342,6 +342,9 @@ def held(shop: Workshop) -> Iterator[Row]:
     use = statistics.median(c.grants_per_second / 800 for c in own)
     detail = f"{rate(own)} of 800 grants/s; by hand {rate(byhand)}"
     yield Row("8 processes, 4 hosts held 5 ms, full: use", use, "", at_least=0.85, detail=detail)
+    # The budget was set where the loop by hand had 0.88.
+    beside = paired([c.grants_per_second for c in own], [c.grants_per_second for c in byhand])
+    yield Row("  beside the loop by hand", beside, at_least=0.966)
     yield Row(
         "  p99 wait", statistics.median(c.p99 for c in own) * 1000, "ms", at_most=15,
         detail=f"by hand {statistics.median(c.p99 for c in byhand) * 1000:.0f} ms",
