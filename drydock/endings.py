@@ -152,7 +152,7 @@ def end_lease(
     event: str = "lease.destroyed",
     reason: str | None = None,
 ) -> int | None:
-    """Record that a lease is over: its slot locks and its seat are free now.
+    """Record that a lease is over: its slot locks and its seat are free now, or the first who waits has them.
 
     Return its resource if that must now be torn down by a hook.
     """

@@ -1,4 +1,4 @@
-"""Serve the queue: the one place where anything is given to anybody.
+"""Serve the queue: the one place where it is decided what is given to whom; `handover` is a short way to the same.
 
 The queue is walked in its order, inside one transaction, and each request decides in its turn. A request that can be
 served is served there and then, whoever's transaction it is: the process that frees a thing hands it over, and wakes
