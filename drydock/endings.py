@@ -156,7 +156,7 @@ def end_lease(
 
     Return its resource if that must now be torn down by a hook.
     """
-    if ending.full is not None and store.crowded and store.pass_on(id, ending, event, reason):
+    if store.crowded and store.pass_on(id, ending, event, reason):
         return None
     record_end(store, id, ending, event, reason)
     store.slot_locks.free(ending.slot_locks, f"lease:{id}")

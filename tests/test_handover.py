@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from drydock.engine import Engine
 from drydock.handover import Handover
 from drydock.model import Demand, Terms
-from drydock.store import presence
 from drydock.store.base import Store
 
 NOBODY = "0" * 12  # the name of a process that has died
@@ -165,7 +164,6 @@ def worlds(tmp_path: Path) -> Iterator[Callable[[], tuple[World, World]]]:
     def close(folder: Path, world: World) -> None:
         world.close()
         shutil.rmtree(folder)
-        presence._registry.files.pop(f"{folder}/drydock.db.live", None)
 
     yield build
     while opened:

@@ -68,7 +68,7 @@ class Store(ABC):
         self.boot = boot()
         #: called inside each transaction that freed something, just before its commit: whoever waits is served there
         self.serve: Callable[[list[News]], None] = lambda _: None
-        #: called in a transaction as a lease on a full resource ends in a crowd: whether it went to the first who waits
+        #: called in a transaction as a lease ends in a crowd: whether that is done, and the first who waits has its seat
         self.pass_on: Callable[[int, Ending, str, str | None], bool] = lambda *_: False
         #: where nobody can wake us: the version that we last waited on, so that nothing is missed between two waits
         self._seen: int | None = None

@@ -170,15 +170,14 @@ class Leases:
 
     def first_two(self, type: str) -> list[Waiter]:
         """The first of the `queue`, and whoever comes after him."""
-        rows = self._store.rows(_QUEUE, type=type, turn=float("-inf"), id=0, most=2)
-        return list(starmap(Waiter, rows))
+        return list(starmap(Waiter, self._first(type, 2)()))
 
     def foresee(self, type: str) -> None:
         """Ask for the `queue` of this type with what is asked next, since it will be walked before any lease in it changes."""
         self.foreseen = type, self._first(type)
 
-    def _first(self, type: str) -> "Answer[list[Row]]":
-        return self._store.ask(_QUEUE, type=type, turn=float("-inf"), id=0, most=FIRST_IN_THE_QUEUE)
+    def _first(self, type: str, most: int = FIRST_IN_THE_QUEUE) -> "Answer[list[Row]]":
+        return self._store.ask(_QUEUE, type=type, turn=float("-inf"), id=0, most=most)
 
     def waited_for(self) -> list[str]:
         """The types that somebody waits for."""

@@ -29,6 +29,15 @@ _TOO_LONG = f"rests_until > :now + 1 + {_COOLDOWN}"
 ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
 _OWN_ROOM_COLUMNS = ROOM_COLUMNS.replace("r.", "")  # RETURNING knows no alias
 
+_MAY_BE_LEASED = "status = 'active' AND open = 1 AND rests_until IS NULL AND (until IS NULL OR until > :now)"
+_TAKE_SEAT = (
+    "UPDATE resource SET fence = fence + 1, used = used + 1"
+    f" WHERE id = :id AND used < seats AND {_MAY_BE_LEASED} RETURNING fence"
+)
+_PASS_SEAT = (
+    "UPDATE resource SET fence = fence + 1, idle_since = :now"
+    f" WHERE id = :id AND used <= seats AND {_MAY_BE_LEASED} RETURNING fence"
+)
 
 ALWAYS = 0.0
 #: for so long a resource that came back into play may be passed over for one that was used later
@@ -302,14 +311,7 @@ class Resources:
     def take_seat(self, id: int) -> "Answer[int | None]":
         """Count one more lease and raise the fence; the answer is the fence, or None when there is no seat (any more), or
         its time is up: then it is about to go, and would take the lease with it."""
-        rows = self._store.ask(
-            "UPDATE resource SET used = used + 1, fence = fence + 1"
-            " WHERE id = :id AND status = 'active' AND open = 1 AND used < seats AND rests_until IS NULL"
-            " AND (until IS NULL OR until > :now) RETURNING fence",
-            id=id,
-            now=self._store.clock(),
-        )
-        return lambda: found[0][0] if (found := rows()) else None
+        return self._raise_fence(_TAKE_SEAT, id)
 
     def untake_seat(self, id: int) -> None:
         """Undo what `take_seat` did in this transaction."""
@@ -317,13 +319,10 @@ class Resources:
 
     def pass_seat(self, id: int) -> "Answer[int | None]":
         """Raise the fence for the next lease on a seat that another one leaves; the answer is as that of `take_seat`."""
-        rows = self._store.ask(
-            "UPDATE resource SET fence = fence + 1, idle_since = :now"
-            " WHERE id = :id AND status = 'active' AND open = 1 AND used <= seats AND rests_until IS NULL"
-            " AND (until IS NULL OR until > :now) RETURNING fence",
-            id=id,
-            now=self._store.clock(),
-        )
+        return self._raise_fence(_PASS_SEAT, id)
+
+    def _raise_fence(self, statement: str, id: int) -> "Answer[int | None]":
+        rows = self._store.ask(statement, id=id, now=self._store.clock())
         return lambda: found[0][0] if (found := rows()) else None
 
     def leave_seat(self, id: int) -> Left:
