@@ -34,6 +34,17 @@ NETWORK_FILESYSTEMS = frozenset(
 MOUNTS = "/proc/self/mountinfo"
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")  # how the kernel writes what would end a field
 
+Identity = tuple[int, int]  #: which file it is, whatever it is called
+
+
+def identity(file: str | int) -> Identity | None:
+    """Of what has this path, or this descriptor; None: nothing has."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
 
 def resolve(path: str) -> str:
     """One absolute name for the file, however it was spelt, so that all processes agree on its neighbours' names."""

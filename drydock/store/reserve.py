@@ -1,17 +1,21 @@
 """Room on the disk that is kept for endings: on a full disk things can still be given back.
 
-The room is a file beside the store with nothing in it but bytes. It is given up to the file system, at the turnstile,
-when an ending begins and less than that is free, and taken again, as much as there is room for, before the next in
-the queue has its turn.
+The room is a file beside the store with nothing in it but bytes. A disk is full because somebody writes, and who does
+goes on trying: what is left to the file system is his before it is needed. So the room moves from file to file, a piece
+at a time: into those where an ending is written, and back from those that SQLite takes away.
 """
 
 import contextlib
+import errno
+import functools
 import os
 from collections.abc import Iterator
 
+from . import files
+
 #: enough to open a store anew (32 KiB), to log an ending or ten, and to let the database grow as the log is moved there
 SIZE = 256 * 1024
-PIECE = 4096  # what is left on a full disk is found in pieces
+PIECE = 16 * 1024
 
 
 class Reserve:
@@ -21,18 +25,6 @@ class Reserve:
         self.path = path
         self._folder = os.path.dirname(path)
 
-    @contextlib.contextmanager
-    def lent(self) -> Iterator[None]:
-        """Meanwhile the room is free, if it is needed."""
-        if not self.is_needed():
-            yield
-            return
-        self.give()
-        try:
-            yield
-        finally:
-            self.take()
-
     def is_needed(self) -> bool:
         """Whether so little is free that even an ending might not find room."""
         try:
@@ -41,23 +33,95 @@ class Reserve:
             return False
         return system.f_blocks > 0 and system.f_bavail * system.f_frsize < SIZE
 
-    def give(self) -> None:
-        """Let others have the room."""
-        with contextlib.suppress(OSError):
-            os.truncate(self.path, 0)
+    def spend(self, target: int, size: int) -> None:
+        """Let the file that is open for appending at `target` have room for `size` bytes. Whatever others write there
+        meanwhile stays: only zeros are added, and only at its end."""
+        with contextlib.suppress(OSError), self._opened() as reserve:
+            _move(reserve, target, size, bytes(SIZE))
 
-    def take(self) -> None:
-        """Keep as much room as there is, up to what is wanted."""
+    def take(self, source: int | None = None) -> bool:
+        """Keep as much room as there is, and what the file that is open for writing at `source` takes, up to what is
+        wanted; whether it is that much now."""
         with contextlib.suppress(OSError):
             if os.path.lexists(self.path) and os.stat(self.path, follow_symlinks=False).st_size >= SIZE:
-                return
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self.path, flags, 0o600)
+                return True
+            with self._opened() as reserve:
+                return _move(source, reserve, SIZE, _noise())
+        return False
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _move(source: int | None, target: int, size: int, filling: bytes) -> bool:
+    """Let `target` grow to `size` bytes, at the cost of `source` where there is no room otherwise; whether it has."""
+    left = 0 if source is None else os.fstat(source).st_size
+    grown = os.fstat(target).st_size
+    while grown < size:
+        piece = filling[grown % SIZE :][: min(PIECE, size - grown)]
+        given = len(piece)
+        while True:
             try:
-                for size in (SIZE, PIECE):
-                    with contextlib.suppress(OSError):
-                        while (left := SIZE - os.fstat(fd).st_size) > 0:
-                            # Bytes that no file system can store in less room than they take.
-                            os.write(fd, os.urandom(min(left, size)))
-            finally:
-                os.close(fd)
+                grown += os.write(target, piece)
+                break
+            except OSError as error:
+                if source is None or not left or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    return False
+                # From here to the write it takes some two microseconds. Where somebody is faster, there has to be more.
+                left = max(0, left - given)
+                given *= 2
+                os.ftruncate(source, left)
+    return True
+
+
+@functools.cache
+def _noise() -> bytes:
+    """Bytes that no file system can store in less room than they take."""
+    return os.urandom(SIZE)
+
+
+_kept_open: dict[files.Identity, int] = {}
+
+
+def kept_open(path: str, identity: files.Identity | None) -> int:
+    """A file on which SQLite has locks, open for appending, if it is still this one; else raises `OSError`.
+
+    It stays open as long as it has a name: with the first descriptor that a process closes, all its locks on the file
+    are gone (POSIX says so), those of its other connections too.
+    """
+    close_deleted()
+    if identity is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if identity not in _kept_open:
+        _kept_open[identity] = _open_to_grow(path, identity)
+    return _kept_open[identity]
+
+
+def close_deleted() -> None:
+    """Close what was kept open and has lost its name, whose room would be nobody's until we end."""
+    for identity, fd in list(_kept_open.items()):
+        if os.fstat(fd).st_nlink == 0:
+            os.close(_kept_open.pop(identity))
+
+
+@contextlib.contextmanager
+def open_to_grow(path: str, identity: files.Identity | None) -> Iterator[int]:
+    """A file on which SQLite has no locks, open for appending, if it is still this one; else raises `OSError`."""
+    fd = _open_to_grow(path, identity)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_to_grow(path: str, identity: files.Identity | None) -> int:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if files.identity(fd) != identity:
+        os.close(fd)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    return fd

@@ -17,7 +17,7 @@ from ..model import Finding
 from ..uptime import uptime
 from . import files, presence
 from .base import STATE, Row, Store
-from .reserve import Reserve
+from .reserve import Reserve, close_deleted, kept_open, open_to_grow
 from .turnstile import Turnstile
 from .wakeups import Wakeups
 
@@ -31,6 +31,8 @@ SELECT a.application_id, v.user_version, EXISTS (SELECT 1 FROM sqlite_schema)
 FROM pragma_application_id a, pragma_user_version v
 """
 
+_SIZE = "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
+
 DURABILITY = "DRYDOCK_SYNCHRONOUS"
 PATIENCE_SECONDS = 10.0
 FILES_NEEDED = 5  # the database, its log (twice), its shared memory, and the file that shows who lives
@@ -41,6 +43,9 @@ LARGEST_VALUE_BYTES = 64 * 1024 * 1024
 ANOTHERS_DISK_SECONDS = 0.02
 _write_out = getattr(os, "fdatasync", os.fsync)
 WAL_KEPT_BYTES = 4 * 1024 * 1024
+SHARED_BYTES = 32 * 1024  # who opens a store first makes this anew
+FRAME_BYTES = 24  # a page in the log has so many more before it
+ENDING_BYTES = 64 * 1024  # what an ending writes into the log, and whom it hands on to
 # A message that quotes damaged bytes cannot even be read; the driver then raises the latter.
 FAILURES = (sqlite3.Error, UnicodeDecodeError)
 
@@ -66,12 +71,12 @@ class SqliteStore(Store):
         self._execute = connection.execute
         self._pid = os.getpid()
         self._log = path + "-wal"
-        self._files = _identity(path), _identity(self._log)
+        self._files = files.identity(path), files.identity(self._log)
         self._presence = path + ".live"
         self._process: str | None = None  # None: not announced
         self._wakeups = Wakeups(path + ".wake")
         self._reserve = Reserve(path + ".reserve")
-        self._lent = False
+        self._has_spent = False  # of the reserve, which is to be filled again
         #: what is to be on the disk before it is reported; None: nothing has to
         self._to_secure: int | None = None
         try:
@@ -104,15 +109,13 @@ class SqliteStore(Store):
             files.check_folder(os.path.dirname(path), path)
             if not files.exists(path):
                 raise StoreError(f"there is no store at {quoted(path)} yet; make it with: drydock apply FILE")
-            with Reserve(path + ".reserve").lent():
-                return cls(path, _connect(path, "ro", _check_current), None, clock, uptime)
+            return cls(path, _connect(path, "ro", _check_current), None, clock, uptime)
         files.prepare(path, make_parents=make_parents)
         turnstile = Turnstile(path)
         try:
             turnstile.enter(PATIENCE_SECONDS)
             # Inside: the first to open after a crash repairs the log, and must not meet a writer.
-            with Reserve(path + ".reserve").lent():
-                store = cls(path, _connect(path, "rw", _make_ready), turnstile, clock, uptime)
+            store = cls(path, _connect(path, "rw", _make_ready), turnstile, clock, uptime)
             store._reserve.take()
         except BaseException:
             turnstile.close()
@@ -183,10 +186,10 @@ class SqliteStore(Store):
         try:
             self._turnstile.enter(self.patience_seconds)
             # What is written into a lost log might be copied over the database as we leave.
-            if _identity(self._log) != self._files[1]:
+            if files.identity(self._log) != self._files[1]:
                 self._check_files()
             if is_scarce:
-                self._lend()
+                self._make_room(ENDING_BYTES)
             self._execute("BEGIN IMMEDIATE")
             # Inside the transaction: a process that was opened before an upgrade must not write by the old rules.
             [version] = self._execute("PRAGMA user_version").fetchone()
@@ -258,18 +261,22 @@ class SqliteStore(Store):
             with contextlib.suppress(sqlite3.Error):
                 self._execute("ROLLBACK")
 
-    def _lend(self) -> None:
-        self._lent = True
-        self._reserve.give()
-        # A log that is in the database as a whole is written from its start again, and need not grow.
-        with contextlib.suppress(sqlite3.Error):
-            self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    def _make_room(self, ending: int) -> None:
+        """On a full disk, let what room is kept go where we shall write: into the database as much as takes what the log
+        holds by now, and `ending` bytes into the log."""
+        self._has_spent = True
+        with contextlib.suppress(sqlite3.Error, OSError):
+            pages, page = self._execute(_SIZE).fetchone()
+            self._reserve.spend(kept_open(self.path, self._files[0]), pages * page)
+            # A log that is in the database as a whole is written from its start again, unless somebody reads in it.
+            _, frames, _ = self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            with open_to_grow(self._log, self._files[1]) as log:
+                self._reserve.spend(log, frames * (page + FRAME_BYTES) + ending)
 
     def _leave(self) -> None:
         assert self._turnstile is not None
-        if self._lent:
-            self._lent = False
-            self._reserve.take()
+        if self._has_spent:
+            self._has_spent = not self._reserve.take()
         self._turnstile.leave()
 
     def _look_around(self) -> None:
@@ -279,7 +286,7 @@ class SqliteStore(Store):
         # SQLite goes on writing into a file that has lost its name, and reports success. Its log is one: whoever closes the
         # store last takes it away, and that may be anybody once a program of this process has opened and closed the store
         # by itself, since the kernel then drops the lock which says that we are here.
-        if (_identity(self.path), _identity(self._log)) != self._files:
+        if (files.identity(self.path), files.identity(self._log)) != self._files:
             raise StoreDamaged(
                 f"the store {quoted(self.path)} or its log was deleted or replaced while in use; run the command again"
             )
@@ -413,9 +420,21 @@ class SqliteStore(Store):
         # keep anybody from leaving.
         with contextlib.suppress(StoreBusy):
             self._turnstile.enter(1.0)
-        with self._reserve.lent():
-            self.connection.close()
+        if self._reserve.is_needed():
+            self._close_on_full_disk()
+        self.connection.close()
         self._turnstile.close()
+
+    def _close_on_full_disk(self) -> None:
+        self._make_room(0)
+        with contextlib.suppress(OSError), open_to_grow(self._log, self._files[1]) as log:
+            shared = kept_open(self.path + "-shm", files.identity(self.path + "-shm"))
+            self.connection.close()
+            # Who closes last takes both away, and what is open here is still nobody else's.
+            for source in (log, shared):
+                if os.fstat(source).st_nlink == 0:
+                    self._reserve.take(source)
+        close_deleted()
 
 
 def _connect(path: str, mode: str, check: Callable[[sqlite3.Connection, str], object]) -> sqlite3.Connection:
@@ -432,11 +451,27 @@ def _connect(path: str, mode: str, check: Callable[[sqlite3.Connection, str], ob
             connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA foreign_keys = ON")
-            check(connection, path)
+            try:
+                check(connection, path)
+            except FAILURES:
+                if not _grow_shared(path):
+                    raise
+                check(connection, path)
         except BaseException:
             connection.close()
             raise
         return connection
+
+
+def _grow_shared(path: str) -> bool:
+    """Where the disk is full, give the memory that is shared the room that was missing as it was opened: from then on it is
+    used as it is. Whether that can be why it failed."""
+    reserve = Reserve(path + ".reserve")
+    if not reserve.is_needed():
+        return False
+    with contextlib.suppress(OSError):
+        reserve.spend(kept_open(path + "-shm", files.identity(path + "-shm")), SHARED_BYTES)
+    return True
 
 
 def _escaped(path: str) -> str:
@@ -516,14 +551,6 @@ def _is_durable() -> bool:
     if value not in ("full", "normal"):
         raise ConfigError(f"{DURABILITY} must be full or normal, not {quoted(value)}")
     return value == "full"
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _open_log(path: str) -> int:

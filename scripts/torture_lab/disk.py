@@ -1,10 +1,11 @@
 """A small disk of its own for the store, so that it can be full for a moment and nobody else suffers."""
 
-import errno
-import os
+import contextlib
 import subprocess
 from pathlib import Path
 from typing import Self
+
+from drydock.testing.hog import Hog
 
 
 class SmallDisk:
@@ -12,7 +13,7 @@ class SmallDisk:
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
-        self._filler = folder / "filler"
+        self._full = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self.folder.mkdir()
@@ -26,22 +27,14 @@ class SmallDisk:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.empty()
         # Lazily: whoever had a store open there keeps one of its files open until he ends.
         subprocess.run(["umount", "-l", str(self.folder)], check=True)
         self.folder.rmdir()
 
     def fill(self) -> None:
-        """Take all the room that is left."""
-        fd = os.open(self._filler, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        block = bytes(2**20)
-        try:
-            while True:
-                os.write(fd, block)  # the last is cut short
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-        finally:
-            os.close(fd)
+        """Let somebody take all the room that is left, and all that becomes free."""
+        self._full.enter_context(Hog(self.folder / "filler"))
 
     def empty(self) -> None:
-        self._filler.unlink(missing_ok=True)
+        self._full.close()

@@ -12,7 +12,7 @@ from typing import Any
 from conftest import Cli, Ran
 from containment.conftest import KINDS
 
-from .full_disk import Hog
+from drydock.testing.hog import Hog
 
 
 def outcome(done: Ran) -> tuple[int, str]:
@@ -28,14 +28,11 @@ def main(folder: Path, what: str) -> dict[str, Any]:
     cli("apply", str(pool))
     for _ in range(2):
         cli("lease", "--type", "host")
-    hog = Hog(folder / "much")  # of the hook; a command that ends gives back the room of its log
-    told: dict[str, Any] = {"thing": outcome(cli("lease", "--type", "thing", "--no-wait")), "others": []}
-    for words in (("verify", "1"), ("release", "1"), ("doctor",)):
-        hog.eat()
-        told["others"].append(outcome(cli(*words)))
-    hog.eat()
-    told["more"] = outcome(cli("lease", "--type", "host", "--no-wait"))
-    hog.go()
+    told: dict[str, Any] = {"thing": outcome(cli("lease", "--type", "thing", "--no-wait"))}
+    with Hog(folder / "more"):  # a command that ends gives back the room of its log
+        told["others"] = [outcome(cli(*words)) for words in (("verify", "1"), ("release", "1"), ("doctor",))]
+        told["more"] = outcome(cli("lease", "--type", "host", "--no-wait"))
+    (folder / "much").unlink()
     told["room"] = cli("lease", "--type", "host", "--no-wait").returncode
     told["held"] = sorted(lease["type"] for lease in cli("leases", "--json").objects)
     return told

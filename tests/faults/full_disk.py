@@ -6,7 +6,6 @@ JSON object: what each command on the full disk came to, and what there was when
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,9 @@ from drydock.config import parse_pool
 from drydock.engine import Engine
 from drydock.errors import DrydockError
 from drydock.store.sqlite import SqliteStore
+from drydock.testing.hog import Hog
 
-HOSTS = 40
+HOSTS = 80
 POOL = {
     "blueprint": {
         "lab": {"kind": "host-pool", "hosts": [f"h{n}" for n in range(HOSTS)]},
@@ -29,24 +29,6 @@ POOL = {
     }
 }
 ENVIRONMENT = {"DRYDOCK_BLUEPRINTS": str(KINDS)}
-
-
-class Hog:
-    """Somebody who takes all that is free."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def eat(self) -> None:
-        for size in (2**20, 4096, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    os.write(self._file, b"x" * size)
-
-    def go(self) -> None:
-        os.close(self._file)
-        self.path.unlink()
 
 
 @contextlib.contextmanager
@@ -78,33 +60,22 @@ def main(folder: Path) -> dict[str, Any]:
         hosts = [lease(engine, "host", wait=0.0).id for _ in range(HOSTS - 1)]
         built = [lease(engine, "hoax", wait=0.0).id for _ in range(2)]
     told: dict[str, Any] = {}
-    hog = Hog(folder / "hog")
-    hog.eat()
+    with Hog(folder / "hog"):
+        # Commands: each opens the store anew, and is the only one that has it open.
+        told["lease"] = [(ran := cli("lease", "--type", "host", "--no-wait")).returncode, ran.stderr]
+        told["leases"] = len(cli("leases", "--json").objects)
+        told["commands"] = []
+        for id in (hosts.pop(), built.pop(), *(hosts.pop() for _ in range(8))):
+            ran = cli("release", str(id))
+            told["commands"] += [ran.returncode, ran.stderr]
+        told["doctor"] = cli("doctor").returncode
 
-    # Commands: each opens the store anew, and is the only one that has it open.
-    told["lease"] = [(ran := cli("lease", "--type", "host", "--no-wait")).returncode, ran.stderr]
-    hog.eat()
-    told["leases"] = len(cli("leases", "--json").objects)
-    hog.eat()
-    told["commands"] = []
-    for id in (hosts.pop(), built.pop(), hosts.pop()):
-        ran = cli("release", str(id))
-        told["commands"] += [ran.returncode, ran.stderr]
-        hog.eat()
-    told["doctor"] = cli("doctor").returncode
-    hog.eat()
+        # A process that keeps it open, and whose log grows.
+        with opened(path) as engine:
+            told["released"] = [outcome(engine, id) for id in (built.pop(), *hosts[5:])]
+            told["in vain"] = in_vain(engine)
+            told["broken"] = broken_promises(engine.store, settled=True)
 
-    # A process that keeps it open, and whose log grows.
-    with opened(path) as engine:
-        hog.eat()
-        told["released"] = []
-        for id in (built.pop(), *hosts[5:]):
-            told["released"] += [outcome(engine, id)]
-            hog.eat()
-        told["in vain"] = in_vain(engine)
-        told["broken"] = broken_promises(engine.store, settled=True)
-
-    hog.go()
     with opened(path) as engine:
         told["reserve"] = path.with_name("drydock.db.reserve").stat().st_size
         told["kept"] = [held.id for held in engine.store.leases.live()] == hosts[:5]

@@ -50,20 +50,20 @@ def test_what_asks_for_more_fails_and_says_why(told: dict[str, Any]) -> None:
 
 def test_commands_can_look_and_give_back(told: dict[str, Any]) -> None:
     """Each opens the store anew, which itself needs room; one of the leases has a hook that must run."""
-    assert told["leases"] == 41
-    assert told["commands"] == [0, ""] * 3
+    assert told["leases"] == 81
+    assert told["commands"] == [0, ""] * 10
     assert told["doctor"] == 0
 
 
 def test_a_process_that_has_it_open_can_give_all_back(told: dict[str, Any]) -> None:
     """Their log alone is several times the room that is kept."""
-    assert told["released"] == ["True"] * 33
+    assert told["released"] == ["True"] * 66
 
 
 def test_nothing_is_lost_when_there_is_room_again(told: dict[str, Any]) -> None:
     assert told["broken"] == []
     assert told["kept"] is True
-    assert told["in time"] == "lease 42"
+    assert told["in time"] == "lease 82"
     assert told["reserve"] == 256 * 1024
 
 
