@@ -72,6 +72,9 @@ def main(folder: Path) -> dict[str, Any]:
 
         # A process that keeps it open, and whose log grows.
         with opened(path) as engine:
+            with opened(path) as other:
+                told["beside it"] = [outcome(other, hosts.pop())]
+            told["beside it"] += [str(cli("release", str(hosts.pop())).returncode == 0)]
             told["released"] = [outcome(engine, id) for id in (built.pop(), *hosts[5:])]
             told["in vain"] = in_vain(engine)
             told["broken"] = broken_promises(engine.store, settled=True)
