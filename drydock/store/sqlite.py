@@ -32,6 +32,8 @@ FROM pragma_application_id a, pragma_user_version v
 """
 
 _SIZE = "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
+#: move the log into the database; it is then written from its start again, unless somebody reads in it
+_CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
 
 DURABILITY = "DRYDOCK_SYNCHRONOUS"
 PATIENCE_SECONDS = 10.0
@@ -45,6 +47,7 @@ _write_out = getattr(os, "fdatasync", os.fsync)
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 SHARED_BYTES = 32 * 1024  # who opens a store first makes this anew
 FRAME_BYTES = 24  # a page in the log has so many more before it
+MANY_ROWS = 500  # whoever writes more moves the log at once: what a full disk may still have to take is to stay small
 ENDING_BYTES = 64 * 1024  # what an ending writes into the log, and whom it hands on to
 # A message that quotes damaged bytes cannot even be read; the driver then raises the latter.
 FAILURES = (sqlite3.Error, UnicodeDecodeError)
@@ -76,6 +79,7 @@ class SqliteStore(Store):
         self._process: str | None = None  # None: not announced
         self._wakeups = Wakeups(path + ".wake")
         self._reserve = Reserve(path + ".reserve")
+        self._rows_before = 0
         self._has_spent = False  # of the reserve, which is to be filled again
         #: what is to be on the disk before it is reported; None: nothing has to
         self._to_secure: int | None = None
@@ -179,6 +183,7 @@ class SqliteStore(Store):
         if self._pid != os.getpid():
             raise StoreError("this connection was opened before a fork; the child must open its own")
         self.committed = False
+        self._rows_before = self.connection.total_changes
         # Whatever can be done before the turn comes, or after it, keeps nobody waiting.
         is_scarce = self._reserve.is_needed()
         if is_scarce and asks:  # it might find room that an ending will need
@@ -215,6 +220,9 @@ class SqliteStore(Store):
         try:
             self._execute("COMMIT")
             self.committed = True
+            if self.connection.total_changes > self._rows_before + MANY_ROWS:
+                with contextlib.suppress(sqlite3.Error):  # it does not have to be now
+                    self._execute(_CHECKPOINT).fetchall()
         except BaseException as error:
             if isinstance(error, FAILURES):
                 self._roll_back()
@@ -268,8 +276,7 @@ class SqliteStore(Store):
         with contextlib.suppress(sqlite3.Error, OSError):
             pages, page = self._execute(_SIZE).fetchone()
             self._reserve.spend(kept_open(self.path, self._files[0]), pages * page)
-            # A log that is in the database as a whole is written from its start again, unless somebody reads in it.
-            _, frames, _ = self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            _, frames, _ = self._execute(_CHECKPOINT).fetchone()
             with open_to_grow(self._log, self._files[1]) as log:
                 self._reserve.spend(log, frames * (page + FRAME_BYTES) + ending)
 
@@ -512,6 +519,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+    connection.execute(_CHECKPOINT)
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

@@ -22,6 +22,7 @@ from drydock.store.sqlite import SqliteStore
 from drydock.testing.hog import Hog
 
 HOSTS = 80
+MANY = [f"h{n}" for n in range(4000)]
 POOL = {
     "blueprint": {
         "lab": {"kind": "host-pool", "hosts": [f"h{n}" for n in range(HOSTS)]},
@@ -60,6 +61,12 @@ def main(folder: Path) -> dict[str, Any]:
         hosts = [lease(engine, "host", wait=0.0).id for _ in range(HOSTS - 1)]
         built = [lease(engine, "hoax", wait=0.0).id for _ in range(2)]
     told: dict[str, Any] = {}
+    with opened(folder / "young.db") as engine:  # all that it holds is in its log
+        engine.apply(parse_pool({"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h"]}}}, "pool"))
+        first = lease(engine, "host", wait=0.0)
+        engine.apply(parse_pool({"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h", *MANY]}}}, "pool"))
+        with Hog(folder / "hog"):
+            told["young"] = outcome(engine, first.id)
     with Hog(folder / "hog"):
         # Commands: each opens the store anew, and is the only one that has it open.
         told["lease"] = [(ran := cli("lease", "--type", "host", "--no-wait")).returncode, ran.stderr]

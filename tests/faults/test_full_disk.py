@@ -60,6 +60,11 @@ def test_a_process_that_has_it_open_can_give_all_back(told: dict[str, Any]) -> N
     assert told["released"] == ["True"] * 64
 
 
+def test_what_was_just_written_has_room_already(told: dict[str, Any]) -> None:
+    """Tables, and thousands of hosts: the room that is kept would not be enough to move them from the log."""
+    assert told["young"] == "True"
+
+
 def test_who_closes_the_store_leaves_it_to_those_who_have_it_open(told: dict[str, Any]) -> None:
     """One is of the same process, where all locks on a file go with the first descriptor of it that is closed."""
     assert told["beside it"] == ["True"] * 2
