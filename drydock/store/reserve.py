@@ -91,10 +91,9 @@ _kept_open: dict[files.Identity, int] = {}
 def kept_open(path: str, identity: files.Identity | None) -> int:
     """A file on which SQLite has locks, open for appending, if it is still this one; else raises `OSError`.
 
-    It stays open as long as it has a name: with the first descriptor that a process closes, all its locks on the file
-    are gone (POSIX says so), those of its other connections too.
+    It stays open until `let_go`: with the first descriptor that a process closes, all its locks on the file are gone
+    (POSIX says so), those of its other connections too.
     """
-    close_deleted()
     if identity is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if identity not in _kept_open:
@@ -102,11 +101,11 @@ def kept_open(path: str, identity: files.Identity | None) -> int:
     return _kept_open[identity]
 
 
-def close_deleted() -> None:
-    """Close what was kept open and has lost its name, whose room would be nobody's until we end."""
-    for identity, fd in list(_kept_open.items()):
-        if os.fstat(fd).st_nlink == 0:
-            os.close(_kept_open.pop(identity))
+def let_go(identity: files.Identity | None) -> None:
+    """Close a file that was kept open, and that nobody uses any more."""
+    fd = _kept_open.pop(identity, None) if identity is not None else None
+    if fd is not None:
+        os.close(fd)
 
 
 @contextlib.contextmanager
@@ -120,8 +119,7 @@ def open_to_grow(path: str, identity: files.Identity | None) -> Iterator[int]:
 
 
 def _open_to_grow(path: str, identity: files.Identity | None) -> int:
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if files.identity(fd) != identity:
-        os.close(fd)
+    # Before it is opened: to close another one might let go of the locks of a connection that this process has to that.
+    if files.identity(path) != identity:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-    return fd
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -17,7 +17,7 @@ from ..model import Finding
 from ..uptime import uptime
 from . import files, presence
 from .base import STATE, Row, Store
-from .reserve import Reserve, close_deleted, kept_open, open_to_grow
+from .reserve import Reserve, kept_open, let_go, open_to_grow
 from .turnstile import Turnstile
 from .wakeups import Wakeups
 
@@ -434,14 +434,17 @@ class SqliteStore(Store):
 
     def _close_on_full_disk(self) -> None:
         self._make_room(0)
+        shared = self.path + "-shm"
+        identity = files.identity(shared)
         with contextlib.suppress(OSError), open_to_grow(self._log, self._files[1]) as log:
-            shared = kept_open(self.path + "-shm", files.identity(self.path + "-shm"))
+            sources = [log, kept_open(shared, identity)]
             self.connection.close()
             # Who closes last takes both away, and what is open here is still nobody else's.
-            for source in (log, shared):
+            for source in sources:
                 if os.fstat(source).st_nlink == 0:
                     self._reserve.take(source)
-        close_deleted()
+            if files.identity(shared) != identity:
+                let_go(identity)
 
 
 def _connect(path: str, mode: str, check: Callable[[sqlite3.Connection, str], object]) -> sqlite3.Connection:
