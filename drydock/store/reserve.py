@@ -15,7 +15,7 @@ from . import files
 
 #: enough to open a store anew (32 KiB), to log an ending or ten, and to let the database grow as the log is moved there
 SIZE = 256 * 1024
-PIECE = 16 * 1024
+PIECE = 16 * 1024  # with less, others have more occasions to be faster; with more, more time
 
 
 class Reserve:
