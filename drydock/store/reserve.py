@@ -13,13 +13,14 @@ from collections.abc import Iterator
 
 from . import files
 
-#: enough to open a store anew (32 KiB), to log an ending or ten, and to let the database grow as the log is moved there
-SIZE = 256 * 1024
 PIECE = 16 * 1024  # with less, others have more occasions to be faster; with more, more time
 
 
 class Reserve:
     """What is kept at `path`. Nothing here raises: without a reserve all goes on, until the disk is full."""
+
+    #: enough to open a store anew (32 KiB), to log an ending or ten, and to let the database grow as the log is moved there
+    SIZE = 256 * 1024
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -31,22 +32,29 @@ class Reserve:
             system = os.statvfs(self._folder)
         except OSError:
             return False
-        return system.f_blocks > 0 and system.f_bavail * system.f_frsize < SIZE
+        return system.f_blocks > 0 and system.f_bavail * system.f_frsize < self.SIZE
+
+    def left(self) -> int:
+        """How many bytes are kept."""
+        try:
+            return os.stat(self.path, follow_symlinks=False).st_size
+        except OSError:
+            return 0
 
     def spend(self, target: int, size: int) -> None:
         """Let the file that is open for appending at `target` have room for `size` bytes. Whatever others write there
         meanwhile stays: only zeros are added, and only at its end."""
         with contextlib.suppress(OSError), self._opened() as reserve:
-            _move(reserve, target, size, bytes(SIZE))
+            _move(reserve, target, size, bytes(self.SIZE))
 
     def take(self, source: int | None = None) -> bool:
         """Keep as much room as there is, and what the file that is open for writing at `source` takes, up to what is
         wanted; whether it is that much now."""
         with contextlib.suppress(OSError):
-            if os.path.lexists(self.path) and os.stat(self.path, follow_symlinks=False).st_size >= SIZE:
+            if self.left() >= self.SIZE:
                 return True
             with self._opened() as reserve:
-                return _move(source, reserve, SIZE, _noise())
+                return _move(source, reserve, self.SIZE, _noise())
         return False
 
     @contextlib.contextmanager
@@ -63,7 +71,7 @@ def _move(source: int | None, target: int, size: int, filling: bytes) -> bool:
     left = 0 if source is None else os.fstat(source).st_size
     grown = os.fstat(target).st_size
     while grown < size:
-        piece = filling[grown % SIZE :][: min(PIECE, size - grown)]
+        piece = filling[grown % len(filling) :][: min(PIECE, size - grown)]
         given = len(piece)
         while True:
             try:
@@ -82,7 +90,7 @@ def _move(source: int | None, target: int, size: int, filling: bytes) -> bool:
 @functools.cache
 def _noise() -> bytes:
     """Bytes that no file system can store in less room than they take."""
-    return os.urandom(SIZE)
+    return os.urandom(Reserve.SIZE)
 
 
 _kept_open: dict[files.Identity, int] = {}

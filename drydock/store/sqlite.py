@@ -397,6 +397,13 @@ class SqliteStore(Store):
         writable = os.access(lock if os.path.exists(lock) else os.path.dirname(lock), os.W_OK)
         state = "is in use" if writable else "cannot be written, so no process of yours can write the store"
         yield Finding(False, "turnstile", f"{os.path.basename(lock)} {state}")
+        if (left := self._reserve.left()) < Reserve.SIZE:
+            yield Finding(
+                False,
+                "reserve",
+                f"{left // 1024} of {Reserve.SIZE // 1024} KiB are kept for giving things back on a full disk;"
+                " whoever opens the store next keeps more if there is room",
+            )
         if sqlite3.sqlite_version_info < SAFE_SINCE:
             yield Finding(
                 False,

@@ -84,12 +84,14 @@ def main(folder: Path) -> dict[str, Any]:
             told["beside it"] += [str(cli("release", str(hosts.pop())).returncode == 0)]
             told["released"] = [outcome(engine, id) for id in (built.pop(), *hosts[5:])]
             told["in vain"] = in_vain(engine)
+            told["less"] = [found.sentence for found in engine.store.health() if found.rule == "reserve"]
             told["broken"] = broken_promises(engine.store, settled=True)
 
     with opened(path) as engine:
         told["reserve"] = path.with_name("drydock.db.reserve").stat().st_size
         told["kept"] = [held.id for held in engine.store.leases.live()] == hosts[:5]
         told["in time"] = in_vain(engine)
+        told["enough"] = [found.rule for found in engine.store.health() if found.rule == "reserve"]
         told["broken"] += broken_promises(engine.store, settled=True)
     return told
 

@@ -1,6 +1,7 @@
 """On a disk that is really full what is held can still be given back, and nothing is lost when there is room again."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,12 @@ def test_what_was_just_written_has_room_already(told: dict[str, Any]) -> None:
 def test_who_closes_the_store_leaves_it_to_those_who_have_it_open(told: dict[str, Any]) -> None:
     """One is of the same process, where all locks on a file go with the first descriptor of it that is closed."""
     assert told["beside it"] == ["True"] * 2
+
+
+def test_doctor_tells_how_much_is_left_for_that(told: dict[str, Any]) -> None:
+    [less] = told["less"]
+    assert re.match(r"\d+ of 256 KiB are kept for giving things back on a full disk; ", less)
+    assert told["enough"] == []
 
 
 def test_nothing_is_lost_when_there_is_room_again(told: dict[str, Any]) -> None:
