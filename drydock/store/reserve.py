@@ -50,11 +50,10 @@ class Reserve:
     def take(self, source: int | None = None) -> bool:
         """Keep as much room as there is, and what the file that is open for writing at `source` takes, up to what is
         wanted; whether it is that much now."""
-        with contextlib.suppress(OSError):
-            if self.left() >= self.SIZE:
-                return True
-            with self._opened() as reserve:
-                return _move(source, reserve, self.SIZE, _noise())
+        if self.left() >= self.SIZE:
+            return True
+        with contextlib.suppress(OSError), self._opened() as reserve:
+            return _move(source, reserve, self.SIZE, _noise())
         return False
 
     @contextlib.contextmanager
@@ -68,7 +67,6 @@ class Reserve:
 
 def _move(source: int | None, target: int, size: int, filling: bytes) -> bool:
     """Let `target` grow to `size` bytes, at the cost of `source` where there is no room otherwise; whether it has."""
-    left = 0 if source is None else os.fstat(source).st_size
     grown = os.fstat(target).st_size
     while grown < size:
         piece = filling[grown % len(filling) :][: min(PIECE, size - grown)]
@@ -78,12 +76,14 @@ def _move(source: int | None, target: int, size: int, filling: bytes) -> bool:
                 grown += os.write(target, piece)
                 break
             except OSError as error:
-                if source is None or not left or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if source is None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    return False
+                left = os.fstat(source).st_size  # another may cut it, too, and what is cut must not become longer
+                if not left:
                     return False
                 # From here to the write it takes some two microseconds. Where somebody is faster, there has to be more.
-                left = max(0, left - given)
+                os.ftruncate(source, max(0, left - given))
                 given *= 2
-                os.ftruncate(source, left)
     return True
 
 
@@ -93,7 +93,7 @@ def _noise() -> bytes:
     return os.urandom(Reserve.SIZE)
 
 
-_kept_open: dict[files.Identity, int] = {}
+_kept_open: dict[files.Identity | None, int] = {}
 
 
 def kept_open(path: str, identity: files.Identity | None) -> int:
@@ -102,8 +102,6 @@ def kept_open(path: str, identity: files.Identity | None) -> int:
     It stays open until `let_go`: with the first descriptor that a process closes, all its locks on the file are gone
     (POSIX says so), those of its other connections too.
     """
-    if identity is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if identity not in _kept_open:
         _kept_open[identity] = _open_to_grow(path, identity)
     return _kept_open[identity]
@@ -111,8 +109,7 @@ def kept_open(path: str, identity: files.Identity | None) -> int:
 
 def let_go(identity: files.Identity | None) -> None:
     """Close a file that was kept open, and that nobody uses any more."""
-    fd = _kept_open.pop(identity, None) if identity is not None else None
-    if fd is not None:
+    if (fd := _kept_open.pop(identity, None)) is not None:
         os.close(fd)
 
 
@@ -128,6 +125,6 @@ def open_to_grow(path: str, identity: files.Identity | None) -> Iterator[int]:
 
 def _open_to_grow(path: str, identity: files.Identity | None) -> int:
     # Before it is opened: to close another one might let go of the locks of a connection that this process has to that.
-    if files.identity(path) != identity:
+    if identity is None or files.identity(path) != identity:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
