@@ -16,8 +16,11 @@ def test_what_another_spends_meanwhile_is_not_kept_again(tmp_path: Path, monkeyp
     assert reserve.take()
     log = os.open(tmp_path / "x.db-wal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
+    write = os.write
+
     def write_on_a_full_disk(fd: int, data: bytes) -> int:
         os.truncate(reserve.path, 0)  # by a process that opens the store just now
+        monkeypatch.setattr(module.os, "write", write)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module.os, "write", write_on_a_full_disk)
