@@ -514,17 +514,9 @@ def grant(
     if fence is None:
         store.slot_locks.free(keys, holder)
         return False
-    record_grant(store, lease, room.id, blueprint, fence, keys, process)
-    return True
-
-
-def record_grant(
-    store: Store, lease: int, resource: int, blueprint: Blueprint, fence: int, keys: Iterable[str], process: str | None
-) -> None:
-    """Note in the row of a lease and in the history what it was granted."""
     prepare = "activate_lease" in blueprint.hooks
     columns: dict[str, Any] = {
-        "resource": resource,
+        "resource": room.id,
         "fence": fence,
         "slot_locks": dump_texts(tuple(keys)),
         "granted_at": store.clock(),
@@ -537,4 +529,5 @@ def record_grant(
     status = LeaseStatus.ACQUIRED if prepare else LeaseStatus.ACTIVE
     store.move("lease", lease, LeaseStatus.PENDING, status, **columns)
     event = "lease.acquired" if prepare else "lease.activated"
-    store.events.add(event, lease=lease, resource=resource, blueprint=blueprint.name, fence=fence)
+    store.events.add(event, lease=lease, resource=room.id, blueprint=blueprint.name, fence=fence)
+    return True

@@ -14,6 +14,7 @@ from .errors import LeaseLost, NotFound, StatusChanged
 from .model import LeaseStatus, ResourceStatus
 from .store.base import Store
 from .store.leases import Ending, Span
+from .store.seats import Seat
 
 HELD = (LeaseStatus.ACQUIRED, LeaseStatus.ACTIVE)
 
@@ -47,7 +48,7 @@ def check_held(store: Store, id: int, fence: int | None = None) -> None:
         raise LeaseLost(id, "its process died")
 
 
-def seconds_left(store: Store, span: Span | Ending) -> float | None:
+def seconds_left(store: Store, span: Span | Ending | Seat) -> float | None:
     """How long a lease still lasts unless it is renewed; None: without end."""
     if span.until is None and span.deadline is None:
         return None
@@ -57,7 +58,7 @@ def seconds_left(store: Store, span: Span | Ending) -> float | None:
     return min(ends, default=None)
 
 
-def is_over(store: Store, span: Span | Ending) -> bool:
+def is_over(store: Store, span: Span | Ending | Seat) -> bool:
     """Whether its time is over, though it may be that nobody has noted that."""
     left = seconds_left(store, span)
     return left is not None and left <= 0
@@ -74,6 +75,8 @@ def release_lease(
 ) -> Released:
     """Give back a lease, or a request that still waits. `lost`: its holder did not give it back, so its resource cools
     down if its blueprint says so. So it is when its time is over, though nobody has noted that: it was lost by then."""
+    if store.seems_crowded and store.pass_on(id, worker, reason, event, lost):
+        return Released(released=True)
     ending = store.leases.ending(id)
     if ending is None:
         raise NotFound("lease", id)
@@ -152,13 +155,13 @@ def end_lease(
     event: str = "lease.destroyed",
     reason: str | None = None,
 ) -> int | None:
-    """Record that a lease is over: its slot locks and its seat are free now, or the first who waits has them.
+    """Record that a lease is over: its slot locks and its seat are free now.
 
     Return its resource if that must now be torn down by a hook.
     """
-    if store.crowded and store.pass_on(id, ending, event, reason):
-        return None
-    record_end(store, id, ending, event, reason)
+    columns = {"reason": reason} if reason else {}
+    store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
+    store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **columns)
     store.slot_locks.free(ending.slot_locks, f"lease:{id}")
     if [key for key in ending.slot_locks if not key.startswith("seat(")]:
         # Others may need it, on any resource of any type.
@@ -169,13 +172,6 @@ def end_lease(
     if store.crowded:
         store.leases.foresee(ending.type)
     return vacate(store, ending.resource, ending.hooks, worker)
-
-
-def record_end(store: Store, id: int, ending: Ending, event: str, reason: str | None) -> None:
-    """Note in its row and in the history that a lease is over."""
-    columns = {"reason": reason} if reason else {}
-    store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
-    store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **_told(reason))
 
 
 def vacate(store: Store, resource: int, hooks: Collection[str], worker: str | None) -> int | None:

@@ -6,13 +6,11 @@ both are freed and taken again. All else goes the long way, by `endings` and `se
 comes to the same.
 """
 
-from .allocator import record_grant, seat_keys
-from .endings import record_end
-from .model import Blueprint
+from .allocator import seat_keys
+from .endings import is_over
 from .serving import Queue, fitting, key_of
 from .store.base import loses_all
-from .store.leases import Ending, Waiter
-from .store.resources import Room
+from .store.seats import Seat
 
 
 class Handover:
@@ -22,46 +20,32 @@ class Handover:
         self.queue = queue
         self.store = queue.store
 
-    def pass_on(self, id: int, ending: Ending, event: str, reason: str | None) -> bool:
-        """Part of the transaction that is open: end this lease, and grant its seat to the first in the queue. False if there
-        is more to it than that; then neither has been done."""
-        room = ending.full
-        if room is None or len(ending.slot_locks) != 1:
+    def pass_on(self, lease: int, worker: str | None, reason: str | None, event: str, lost: bool) -> bool:
+        """Part of the transaction that is open: what `endings.release_lease` does with an active lease, and what `serving`
+        then does with its seat. False if there is more to it than that; then neither has been done."""
+        seat = self._simple(lease, lost)
+        if seat is None:
             return False
-        [key] = ending.slot_locks
-        if key not in seat_keys(room.id, room.seats):  # any other may be what somebody waits for, anywhere
-            return False
-        found = self._first(ending.type, room)
-        if found is None:
-            return False
-        waiter, blueprint = found
-        holder, heir = f"lease:{id}", f"lease:{waiter.id}"
-        seat, lock = self.store.resources.pass_seat(room.id), self.store.slot_locks.pass_on(key, holder, heir)
-        fence, had = seat(), lock()
-        # It rests, or its time is up; or the lease never had what its row says, and a fence that nobody is given does no harm.
-        if fence is None or not had:
-            self.store.slot_locks.pass_on(key, heir, holder)
-            return False
-        record_end(self.store, id, ending, event, reason)
-        record_grant(self.store, waiter.id, room.id, blueprint, fence, ending.slot_locks, waiter.process)
-        self.store.wake(waiter.process, [waiter.id])
+        self.store.seats.pass_on(seat, event, reason)
+        if seat.process != worker:  # who gives back his own would only wake himself the next time that he sleeps
+            self.store.wake(seat.process)
+        self.store.wake(seat.heirs_process, [seat.heir])
         return True
 
-    def _first(self, type: str, room: Room) -> tuple[Waiter, Blueprint] | None:
-        """The first in the queue, and as a lease of which blueprint he can have a seat there; None also if he must be looked at
-        more closely."""
+    def _simple(self, lease: int, lost: bool) -> Seat | None:
+        """The seat of this lease, if it can be passed on; None also if its heir must be looked at more closely."""
         try:
-            waiting = self.store.leases.first_two(type)
-            if not waiting or (len(waiting) > 1 and waiting[1].request == waiting[0].request):  # he wants several
+            seat = self.store.seats.held_by(lease)
+            if seat is None or (seat.cooldown if lost else is_over(self.store, seat)):
                 return None
-            first = waiting[0]
-            if first.until is not None or first.owed is not None or first.at_work:
+            if seat.key not in seat_keys(
+                seat.resource, seat.seats
+            ):  # any other may be what somebody waits for, anywhere
                 return None
-            key = key_of(type, first.blueprints, first.attributes)
-            candidate = fitting(self.queue.candidates_of(key, type, first, self.store.offered), room)
-            if candidate is None or first.process is None or not self.store.is_alive(first.process):
-                return None
-            return first, candidate.blueprint
+            key = key_of(seat.type, seat.blueprints, seat.attributes)
+            possible = self.queue.candidates_of(key, seat.type, seat, self.store.offered)
+            useful = fitting(possible, seat.shape, seat.offered) is not None
+            return seat if useful and self.store.is_alive(seat.heirs_process) else None
         except Exception as error:
             if loses_all(error):
                 raise

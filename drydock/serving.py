@@ -23,6 +23,7 @@ from .model import Demand
 from .store.base import News, Store
 from .store.leases import Waiter
 from .store.resources import Room
+from .store.seats import Seat
 
 #: a requester that does not look for so long after he was told loses his turn to those behind him, not his place
 PATIENCE_SECONDS = 2.0
@@ -121,7 +122,7 @@ class Queue:
             if key in cannot and len(waiters) == 1:
                 continue
             possible = self.candidates_of(key, type, waiters[0], config)
-            useful = room is None or fitting(possible, room) is not None
+            useful = room is None or fitting(possible, room.shape, room.attributes) is not None
             if (not useful and len(waiters) == 1) or self._is_dead(waiters) or not possible.enabled:
                 continue
             if any(map(_at_work, waiters)):  # what it was given meanwhile it could not use
@@ -249,13 +250,13 @@ class Queue:
             found += number if seats is None else most * seats
         return found >= number
 
-    def candidates_of(self, key: str, type: str, waiter: Waiter, config: int) -> Candidates:
-        """Who could serve this request, whose `key_of` is `key`: nobody if it cannot be read."""
+    def candidates_of(self, key: str, type: str, wanted: Waiter | Seat, config: int) -> Candidates:
+        """Who could serve what is wanted, whose `key_of` is `key`: nobody if it cannot be read."""
         found = self.known.get(key)
         if found is not None and found.config == config:
             return found
         try:
-            return self.possible(Demand(type, tuple(json.loads(waiter.blueprints)), json.loads(waiter.attributes)))
+            return self.possible(Demand(type, tuple(json.loads(wanted.blueprints)), json.loads(wanted.attributes)))
         except StoreError:
             raise  # then this transaction is lost
         except (DrydockError, ValueError):  # nobody offers it any more, for now; or its row is damaged
@@ -272,9 +273,9 @@ def _left(room: Room) -> Room | None:
     return room._replace(used=room.used + 1) if room.used + 1 < room.seats else None
 
 
-def fitting(possible: Candidates, room: Room) -> Candidate | None:
-    """As what this resource could serve the request, if it could."""
+def fitting(possible: Candidates, shape: int, attributes: str) -> Candidate | None:
+    """As what a resource of this shape, with these attributes (JSON), could serve the request, if it could."""
     for c in possible.enabled:
-        if room.shape in c.shapes and (not c.traits or fits(json.loads(room.attributes), c.traits)):
+        if shape in c.shapes and (not c.traits or fits(json.loads(attributes), c.traits)):
             return c
     return None

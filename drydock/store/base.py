@@ -16,10 +16,11 @@ from ..lifecycle import LEASE_ARROWS, LEASE_MOVING, RESOURCE_ARROWS, RESOURCE_MO
 from ..model import Finding, LeaseStatus
 from ..uptime import boot, uptime
 from .events import Events
-from .leases import Ending, Leases
+from .leases import Leases
 from .offers import Offers
 from .records import DamagedRow
 from .resources import Resources, Room
+from .seats import Seats
 from .slot_locks import SlotLocks
 
 #: what each transaction must know when it begins: what is offered, and whether anybody waits
@@ -68,8 +69,8 @@ class Store(ABC):
         self.boot = boot()
         #: called inside each transaction that freed something, just before its commit: whoever waits is served there
         self.serve: Callable[[list[News]], None] = lambda _: None
-        #: called in a transaction as a lease ends in a crowd: whether that is done, and the first who waits has its seat
-        self.pass_on: Callable[[int, Ending, str, str | None], bool] = lambda *_: False
+        #: called in a transaction as a lease is given back in a crowd; see `handover.Handover.pass_on`
+        self.pass_on: Callable[[int, str | None, str | None, str, bool], bool] = lambda *_: False
         #: where nobody can wake us: the version that we last waited on, so that nothing is missed between two waits
         self._seen: int | None = None
         self._news: list[News] = []
@@ -82,6 +83,7 @@ class Store(ABC):
         self.offers = Offers(self)
         self.resources = Resources(self)
         self.leases = Leases(self)
+        self.seats = Seats(self)
 
     # ---- what a dialect supplies
 
@@ -129,6 +131,11 @@ class Store(ABC):
     @abstractmethod
     def change(self, statement: str, **parameters: Any) -> int:
         """Run a statement that gives no rows; return how many it changed."""
+
+    def ask_change(self, statement: str, **parameters: Any) -> Answer[bool]:
+        """The same, and whether it changed any, which is answered like what one `ask`s."""
+        changed = self.change(statement, **parameters)
+        return lambda: bool(changed)
 
     @abstractmethod
     def confirm(self) -> None:
@@ -302,6 +309,11 @@ class Store(ABC):
             if loses_all(error):
                 raise
             self.events.add("queue.not-served", error=printable(f"{type(error).__name__}: {error}"))
+
+    @property
+    def seems_crowded(self) -> bool:
+        """`crowded`, or what it was in the last transaction where this one has not begun yet."""
+        return self.crowded
 
     @property
     def now(self) -> Any:

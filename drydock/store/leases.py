@@ -81,7 +81,6 @@ class Ending(NamedTuple):
     hooks: frozenset[str]
     cooldown: float
     carries: int | None
-    full: "resources.Room | None"  #: its resource, if others may have its seat there, and there is no other free
 
 
 class Span(NamedTuple):
@@ -168,16 +167,12 @@ class Leases:
             id, *_, turn = rows[-1]
             rows = self._store.rows(_QUEUE, type=type, turn=turn, id=id, most=most)
 
-    def first_two(self, type: str) -> list[Waiter]:
-        """The first of the `queue`, and whoever comes after him."""
-        return list(starmap(Waiter, self._first(type, 2)()))
-
     def foresee(self, type: str) -> None:
         """Ask for the `queue` of this type with what is asked next, since it will be walked before any lease in it changes."""
         self.foreseen = type, self._first(type)
 
-    def _first(self, type: str, most: int = FIRST_IN_THE_QUEUE) -> "Answer[list[Row]]":
-        return self._store.ask(_QUEUE, type=type, turn=float("-inf"), id=0, most=most)
+    def _first(self, type: str) -> "Answer[list[Row]]":
+        return self._store.ask(_QUEUE, type=type, turn=float("-inf"), id=0, most=FIRST_IN_THE_QUEUE)
 
     def waited_for(self) -> list[str]:
         """The types that somebody waits for."""
@@ -335,10 +330,8 @@ class Leases:
 
     def ending(self, id: int) -> Ending | None:
         row = self._store.row(
-            f"SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, l.process, l.type,"
-            f" l.until, l.deadline, l.boot, p.name, p.hooks, p.cooldown, l.carries,"
-            " r.status = 'active' AND r.open = 1 AND r.rests_until IS NULL AND r.used = r.seats,"
-            f" {resources.ROOM_COLUMNS} {_FROM} WHERE l.id = :id",
+            "SELECT l.id, l.status, l.resource, l.slot_locks, l.fence, l.process, l.type,"
+            f" l.until, l.deadline, l.boot, p.name, p.hooks, p.cooldown, l.carries {_FROM} WHERE l.id = :id",
             id=id,
         )
         return _ending(row) if row else None
@@ -434,8 +427,6 @@ def _ending(row: tuple[Any, ...]) -> Ending:
         hooks,
         cooldown,
         carries,
-        full,
-        *room,
     ) = row
     return Ending(
         status_of(LeaseStatus, status),
@@ -451,7 +442,6 @@ def _ending(row: tuple[Any, ...]) -> Ending:
         frozenset(hooks.split()) if hooks else frozenset(),
         cooldown or 0.0,
         carries,
-        resources.Room(*room) if full else None,
     )
 
 

@@ -365,6 +365,10 @@ class PostgresStore(Store):
         with self._translated():
             self._own().execute(text, [parameters[name] for name in names])
 
+    def ask_change(self, statement: str, **parameters: Any) -> Answer[bool]:
+        rows = self.ask(f"{statement} RETURNING 1", **parameters)
+        return lambda: bool(rows())
+
     def _move(self, table: str, id: int, old: Any, statement: str, values: dict[str, Any]) -> None:
         # The server is told what must be: then nobody has to wait for its answer before going on.
         text, names = _numbered(
@@ -427,6 +431,10 @@ class PostgresStore(Store):
     @crowded.setter
     def crowded(self, crowded: bool) -> None:
         self._crowded = crowded
+
+    @property
+    def seems_crowded(self) -> bool:
+        return self._crowded
 
     def _open_now(self) -> None:
         if self._begins:

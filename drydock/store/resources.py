@@ -34,10 +34,6 @@ _TAKE_SEAT = (
     "UPDATE resource SET fence = fence + 1, used = used + 1"
     f" WHERE id = :id AND used < seats AND {_MAY_BE_LEASED} RETURNING fence"
 )
-_PASS_SEAT = (
-    "UPDATE resource SET fence = fence + 1, idle_since = :now"
-    f" WHERE id = :id AND used <= seats AND {_MAY_BE_LEASED} RETURNING fence"
-)
 
 ALWAYS = 0.0
 #: for so long a resource that came back into play may be passed over for one that was used later
@@ -311,19 +307,12 @@ class Resources:
     def take_seat(self, id: int) -> "Answer[int | None]":
         """Count one more lease and raise the fence; the answer is the fence, or None when there is no seat (any more), or
         its time is up: then it is about to go, and would take the lease with it."""
-        return self._raise_fence(_TAKE_SEAT, id)
+        rows = self._store.ask(_TAKE_SEAT, id=id, now=self._store.clock())
+        return lambda: found[0][0] if (found := rows()) else None
 
     def untake_seat(self, id: int) -> None:
         """Undo what `take_seat` did in this transaction."""
         self._store.run("UPDATE resource SET used = used - 1, fence = fence - 1 WHERE id = :id", id=id)
-
-    def pass_seat(self, id: int) -> "Answer[int | None]":
-        """Raise the fence for the next lease on a seat that another one leaves; the answer is as that of `take_seat`."""
-        return self._raise_fence(_PASS_SEAT, id)
-
-    def _raise_fence(self, statement: str, id: int) -> "Answer[int | None]":
-        rows = self._store.ask(statement, id=id, now=self._store.clock())
-        return lambda: found[0][0] if (found := rows()) else None
 
     def leave_seat(self, id: int) -> Left:
         """Count one lease less. Idle time counts from now."""

@@ -28,7 +28,6 @@ WITH RECURSIVE slot (number) AS (
 SELECT max(number) FROM slot
 """
 _TAKE = "INSERT INTO slot_lock (key, holder, taken_at) VALUES (:key, :holder, :now) ON CONFLICT DO NOTHING RETURNING 1"
-_HAND_ON = "UPDATE slot_lock SET holder = :heir, taken_at = :now WHERE key = :key AND holder = :holder RETURNING 1"
 
 
 class SlotLocks:
@@ -79,10 +78,6 @@ class SlotLocks:
         """Free those of `keys` that `holder` holds. May be called twice."""
         for key in keys:
             self._store.run("DELETE FROM slot_lock WHERE key = :key AND holder = :holder", key=key, holder=holder)
-
-    def pass_on(self, key: str, holder: str, heir: str) -> "Answer[list[Row]]":
-        """Let `heir` have what `holder` has, free to nobody in between; the answer is a row, or none if he does not have it."""
-        return self._store.ask(_HAND_ON, key=key, holder=holder, heir=heir, now=self._store.clock())
 
     def look_free(self, locks: Iterable[SlotLock]) -> bool:
         """Whether all of `locks` are free at this moment. Advice for choosing; only `take` decides."""
