@@ -13,12 +13,12 @@ from .statuses import RESOURCE_MOVING
 if TYPE_CHECKING:
     from .base import Store
 
-# What holds a lease by nothing but its seat has that one slot lock: then its key is what stands in its list.
+# Of a list of one slot lock, what is between the brackets and quotes is its key; of any other it is nobody's key.
 _FIND = (
     "SELECT l.id, l.process, l.until, l.deadline, l.boot, l.type, l.slot_locks, k.key, p.name, p.cooldown,"
     " r.id, r.shape, r.attributes, r.seats, r.fence, w.id, w.process, w.blueprints, w.attributes"
     " FROM lease l JOIN resource r ON r.id = l.resource JOIN blueprint p ON p.id = r.blueprint"
-    " JOIN slot_lock k ON k.key = substr(l.slot_locks, 3, length(l.slot_locks) - 4) AND k.holder = 'lease:' || l.id"
+    " JOIN slot_lock k ON k.key = trim(l.slot_locks, '[\"]') AND k.holder = 'lease:' || l.id"
     " JOIN lease w ON w.id = (SELECT q.id FROM waiting q WHERE q.type = l.type ORDER BY q.turn, q.id LIMIT 1)"
     " WHERE l.id = :id AND l.status = 'active' AND l.carries IS NULL AND p.hooks NOT LIKE '%lease%'"
     " AND r.status = 'active' AND r.open = 1 AND r.used = r.seats AND r.rests_until IS NULL"
