@@ -38,9 +38,8 @@ class Handover:
             seat = self.store.seats.held_by(lease)
             if seat is None or (seat.cooldown if lost else is_over(self.store, seat)):
                 return None
-            if seat.key not in seat_keys(
-                seat.resource, seat.seats
-            ):  # any other may be what somebody waits for, anywhere
+            # Any other key may be what somebody waits for, anywhere.
+            if seat.key not in seat_keys(seat.resource, seat.seats):
                 return None
             key = key_of(seat.type, seat.blueprints, seat.attributes)
             possible = self.queue.candidates_of(key, seat.type, seat, self.store.offered)

@@ -47,6 +47,7 @@ class Ask(NamedTuple):
     count: int
     priority: int
     until: float | None
+    ttl: float | None
     dead: bool
 
 
@@ -55,6 +56,12 @@ class Release(NamedTuple):
 
     which: int
     reason: str | None
+
+
+class Die(NamedTuple):
+    """The process that a lease is bound to dies, and somebody sees it."""
+
+    which: int
 
 
 class Later(NamedTuple):
@@ -71,10 +78,10 @@ class Offer(NamedTuple):
     seats: int
 
 
-Step = Ask | Release | Later | Switch | Offer
+Step = Ask | Release | Die | Later | Switch | Offer
 ASKS = st.builds(
     Ask, st.sampled_from(DEMANDS), st.sampled_from([1, 1, 1, 2]), st.sampled_from([0, 0, 1]),
-    st.sampled_from([None, None, None, 3.0]), st.sampled_from([False, False, False, True]),
+    st.sampled_from([None, None, None, 3.0]), st.sampled_from([None, None, 6.0]), st.sampled_from([False, False, False, True]),
 )  # fmt: skip
 STEPS = st.one_of(
     ASKS,
@@ -82,6 +89,7 @@ STEPS = st.one_of(
     st.builds(Release, st.integers(0, 4), st.sampled_from([None, "enough"])),
     st.builds(Release, st.integers(0, 4), st.none()),
     st.builds(Release, st.integers(5, 9), st.none()),
+    st.builds(Die, st.integers(0, 4)),
     st.builds(Later, st.sampled_from([1.0, 4.0, 10.0]), st.booleans()),
     st.builds(Switch, st.sampled_from(["h1", "s1", "d1"]), st.booleans()),
     st.builds(Offer, st.integers(1, 3)),
@@ -99,7 +107,7 @@ class World:
             self.store.pass_on = lambda *_: False
         self.seats, self.shrunk = 2, False
         for _ in range(5):  # all there is
-            self.take(Ask(Demand("host"), 1, 0, None, dead=False))
+            self.take(Ask(Demand("host"), 1, 0, None, None, dead=False))
 
     def take(self, step: Step) -> None:
         store = self.store
@@ -107,7 +115,7 @@ class World:
             until = None if step.until is None else self.clock() + step.until
             with store.write():
                 process = NOBODY if step.dead else store.process
-                terms = Terms(step.priority, None, until)
+                terms = Terms(step.priority, step.ttl, until)
                 ids = [store.leases.add(step.demand, terms, "t", process).id for _ in range(step.count)]
                 if len(ids) > 1:
                     store.leases.join(ids)
@@ -116,6 +124,14 @@ class World:
             live = store.leases.live()
             if step.which < len(live):
                 self.engine.release(live[step.which].id, step.reason)
+        elif isinstance(step, Die):
+            live = store.leases.live()
+            if step.which < len(live):
+                with store.write():
+                    store.run(
+                        "UPDATE lease SET process = :nobody WHERE id = :id", nobody=NOBODY, id=live[step.which].id
+                    )
+                self.engine.reap()
         elif isinstance(step, Later):
             self.clock.forward(step.seconds)
             if step.looks:

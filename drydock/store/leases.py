@@ -50,10 +50,13 @@ _ADD_TO_OTHERS = _ADD.replace(
     " AND o.blueprints = :blueprints AND o.attributes = :attributes AND o.request IS NULL AND o.owed IS NULL)"
 )
 
+#: whether something is built for one who waits, or torn down to make room
+AT_WORK = (
+    f"EXISTS (SELECT 1 FROM resource WHERE {RESOURCE_MOVING}"
+    " AND (built_for = waiting.id AND status = 'pending' OR reclaimed_for = waiting.id AND failures = 0))"
+)
 _QUEUE = (
-    "SELECT id, COALESCE(request, id), blueprints, attributes, process, until, owed,"
-    f" EXISTS (SELECT 1 FROM resource WHERE {RESOURCE_MOVING}"
-    " AND (built_for = waiting.id AND status = 'pending' OR reclaimed_for = waiting.id AND failures = 0)), turn"
+    f"SELECT id, COALESCE(request, id), blueprints, attributes, process, until, owed, {AT_WORK}, turn"
     " FROM waiting WHERE type = :type AND (turn, id) > (:turn, :id) ORDER BY turn, id LIMIT :most"
 )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import StatusChanged
 from ..model import LeaseStatus, ResourceStatus
-from .statuses import RESOURCE_MOVING
+from .leases import AT_WORK
 
 if TYPE_CHECKING:
     from .base import Store
@@ -24,8 +24,7 @@ _FIND = (
     " AND r.status = 'active' AND r.open = 1 AND r.used = r.seats AND r.rests_until IS NULL"
     " AND (r.until IS NULL OR r.until > :now)"
     " AND w.request IS NULL AND w.until IS NULL AND w.owed IS NULL AND w.process IS NOT NULL"
-    f" AND NOT EXISTS (SELECT 1 FROM resource WHERE {RESOURCE_MOVING}"
-    " AND (built_for = w.id AND status = 'pending' OR reclaimed_for = w.id AND failures = 0))"
+    f" AND NOT {AT_WORK.replace('waiting.', 'w.')}"
 )
 _LOCK = "UPDATE slot_lock SET holder = :heir, taken_at = :now WHERE key = :key AND holder = :holder"
 _FENCE = "UPDATE resource SET fence = :fence, idle_since = :now WHERE id = :id AND fence = :old AND status = 'active'"
@@ -78,7 +77,7 @@ class Seats:
         store.events.add(event, lease=seat.lease, resource=seat.resource, blueprint=seat.blueprint, **why)
         store.move(
             "lease", seat.heir, LeaseStatus.PENDING, LeaseStatus.ACTIVE, resource=seat.resource, fence=fence,
-            slot_locks=seat.slot_locks, granted_at=now, owed=None, counting_from=store.uptime(), boot=store.boot,
+            slot_locks=seat.slot_locks, granted_at=now, counting_from=store.uptime(), boot=store.boot,
         )  # fmt: skip
         store.events.add(
             "lease.activated", lease=seat.heir, resource=seat.resource, blueprint=seat.blueprint, fence=fence
