@@ -59,9 +59,10 @@ class Release(NamedTuple):
 
 
 class Die(NamedTuple):
-    """The process that a lease is bound to dies, and somebody sees it."""
+    """The process that a lease is bound to dies."""
 
     which: int
+    seen: bool  #: by somebody, at once
 
 
 class Later(NamedTuple):
@@ -89,7 +90,7 @@ STEPS = st.one_of(
     st.builds(Release, st.integers(0, 4), st.sampled_from([None, "enough"])),
     st.builds(Release, st.integers(0, 4), st.none()),
     st.builds(Release, st.integers(5, 9), st.none()),
-    st.builds(Die, st.integers(0, 4)),
+    st.builds(Die, st.integers(0, 9), st.booleans()),
     st.builds(Later, st.sampled_from([1.0, 4.0, 10.0]), st.booleans()),
     st.builds(Switch, st.sampled_from(["h1", "s1", "d1"]), st.booleans()),
     st.builds(Offer, st.integers(1, 3)),
@@ -131,7 +132,8 @@ class World:
                     store.run(
                         "UPDATE lease SET process = :nobody WHERE id = :id", nobody=NOBODY, id=live[step.which].id
                     )
-                self.engine.reap()
+                if step.seen:
+                    self.engine.reap()
         elif isinstance(step, Later):
             self.clock.forward(step.seconds)
             if step.looks:
@@ -209,3 +211,54 @@ def test_both_ways_come_to_the_same(worlds: Callable[[], tuple[World, World]], m
 
     both()
     assert passed > 20  # or nothing was compared
+
+
+def test_only_a_seat_is_passed_on(engine: Engine) -> None:
+    """What else a lease holds may be what somebody waits for, anywhere: it is freed."""
+    apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    store = engine.store
+    [mine] = engine.lease(Demand("host"), owner="t", wait_seconds=0)
+    with store.write():
+        store.run("UPDATE slot_lock SET key = 'licence' WHERE holder = :mine", mine=f"lease:{mine.id}")
+        store.run("""UPDATE lease SET slot_locks = '["licence"]' WHERE id = :mine""", mine=mine.id)
+        heir = store.leases.add(Demand("host"), Terms(), "t", store.process).id
+    engine.release(mine.id)
+    locks = {lock.key: lock.holder for lock in store.slot_locks.all()}
+    assert locks.pop("seat(resource:1).slot(0)") == f"lease:{heir}"
+    assert "licence" not in locks
+
+
+def test_what_is_given_back_too_late_was_lost_before(engine: Engine, clock: Clock) -> None:
+    apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    [mine] = engine.lease(Demand("host"), owner="t", wait_seconds=0, until=clock() + 5)
+    with engine.store.write():
+        engine.store.leases.add(Demand("host"), Terms(), "t", engine.store.process)
+    clock.forward(6)
+    assert not engine.release(mine.id)
+    told = [event.event for event in engine.store.events.of_lease(mine.id, 10)]
+    assert told[-1] == "lease.expired"
+
+
+def test_who_has_it_now_and_who_had_it_are_both_told(connect: Callable[..., Engine]) -> None:
+    had, has, other = connect(), connect(), connect()
+    apply(other, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    [lease] = had.lease(Demand("host"), owner="t", wait_seconds=0)
+    for engine in (had, has):
+        engine.store.listen()
+    with has.store.write():
+        has.store.leases.add(Demand("host"), Terms(), "t", has.store.process)
+    assert other.release(lease.id)
+    assert has.store.wait_for_news(20)
+    assert had.store.wait_for_news(20)
+
+
+def test_whatever_is_wrong_with_what_could_be_passed_on_keeps_nobody_from_giving_it_back(engine: Engine) -> None:
+    hosts = [{"name": name, "attributes": {"serial": name * 3}} for name in ("h1", "h2")]
+    apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": hosts}}})
+    store = engine.store
+    mine, _ = engine.lease(Demand("host"), owner="t", count=2, wait_seconds=0)
+    with store.write():
+        store.leases.add(Demand("host", (), {"serial": "h1h1h1"}), Terms(), "t", store.process)
+        store.run("UPDATE resource SET attributes = 'damaged'")
+    assert engine.release(mine.id)
+    assert store.leases.status(mine.id) == "destroyed"
