@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from drydock.engine import Engine
 from drydock.handover import Handover
 from drydock.model import Demand, Terms
+from drydock.shapes import MOST_SHAPES
 from drydock.store.base import Store
 
 NOBODY = "0" * 12  # the name of a process that has died
@@ -252,13 +253,26 @@ def test_who_has_it_now_and_who_had_it_are_both_told(connect: Callable[..., Engi
     assert had.store.wait_for_news(20)
 
 
+def test_a_heir_who_has_died_is_passed_over(engine: Engine) -> None:
+    apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    store = engine.store
+    [mine] = engine.lease(Demand("host"), owner="t", wait_seconds=0)
+    with store.write():
+        dead, living = (
+            store.leases.add(Demand("host"), Terms(), "t", process).id for process in (NOBODY, store.process)
+        )
+    engine.release(mine.id)
+    assert store.leases.status(dead) == "destroyed"
+    assert store.leases.status(living) == "active"
+
+
 def test_whatever_is_wrong_with_what_could_be_passed_on_keeps_nobody_from_giving_it_back(engine: Engine) -> None:
-    hosts = [{"name": name, "attributes": {"serial": name * 3}} for name in ("h1", "h2")]
+    hosts = [{"name": f"h{n}", "attributes": {"serial": n}} for n in range(MOST_SHAPES + 1)]  # too many to make a shape
     apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": hosts}}})
     store = engine.store
-    mine, _ = engine.lease(Demand("host"), owner="t", count=2, wait_seconds=0)
+    [mine] = engine.lease(Demand("host", (), {"serial": 1}), owner="t", wait_seconds=0)
     with store.write():
-        store.leases.add(Demand("host", (), {"serial": "h1h1h1"}), Terms(), "t", store.process)
+        store.leases.add(Demand("host", (), {"serial": 1}), Terms(), "t", store.process)
         store.run("UPDATE resource SET attributes = 'damaged'")
     assert engine.release(mine.id)
     assert store.leases.status(mine.id) == "destroyed"
