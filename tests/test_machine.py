@@ -572,8 +572,8 @@ class Verbs(RuleBasedStateMachine):
             assert asked.by not in self.dead or asked.request not in self.waits
             self.waits.remove(asked)
             granted += [(lease, asked) for lease in leases]
-        # Whoever was served, too, was not passed.
-        for lease, asked in granted:
+        # Whoever was served, too, was not passed. Of several on one thing, the fences tell who came first.
+        for lease, asked in sorted(granted, key=lambda grant: grant[0].fence or 0):
             self.check_grant(lease, asked.demand, asked.terms.priority, asked.number, asked)
             self.hold(lease, asked.by, asked.terms, asked)
 
