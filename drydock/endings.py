@@ -64,6 +64,13 @@ def is_over(store: Store, span: Span | Ending | Seat) -> bool:
     return left is not None and left <= 0
 
 
+def tell_holder(store: Store, process: str | None, worker: str | None) -> None:
+    """Wake the process that a lease was bound to, unless it gave that back itself: it would only wake itself the next time
+    that it sleeps."""
+    if process != worker:
+        store.wake(process)
+
+
 def release_lease(
     store: Store,
     id: int,
@@ -87,8 +94,7 @@ def release_lease(
     late = not lost and ending.status in HELD and is_over(store, ending)
     if late:
         event, reason, lost = "lease.expired", reason or "its time was over", True
-    if ending.process != worker:  # who gives back his own would only wake himself the next time that he sleeps
-        store.wake(ending.process)
+    tell_holder(store, ending.process, worker)
     if lost and ending.cooldown and ending.resource is not None:
         store.resources.rest(ending.resource, store.clock() + ending.cooldown)
         store.events.add("resource.cooling-down", lease=id, resource=ending.resource, blueprint=ending.blueprint)
@@ -159,9 +165,9 @@ def end_lease(
 
     Return its resource if that must now be torn down by a hook.
     """
-    columns = {"reason": reason} if reason else {}
-    store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **columns)
-    store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **columns)
+    why = _told(reason)
+    store.move("lease", id, ending.status, LeaseStatus.DESTROYED, ended_at=store.clock(), worker=None, **why)
+    store.events.add(event, lease=id, resource=ending.resource, blueprint=ending.blueprint, **why)
     store.slot_locks.free(ending.slot_locks, f"lease:{id}")
     if [key for key in ending.slot_locks if not key.startswith("seat(")]:
         # Others may need it, on any resource of any type.

@@ -7,7 +7,7 @@ comes to the same.
 """
 
 from .allocator import seat_keys
-from .endings import is_over
+from .endings import is_over, tell_holder
 from .serving import Queue, fitting, key_of
 from .store.base import loses_all
 from .store.seats import Seat
@@ -27,8 +27,7 @@ class Handover:
         if seat is None:
             return False
         self.store.seats.pass_on(seat, event, reason)
-        if seat.process != worker:  # who gives back his own would only wake himself the next time that he sleeps
-            self.store.wake(seat.process)
+        tell_holder(self.store, seat.process, worker)
         self.store.wake(seat.heirs_process, [seat.heir])
         return True
 
@@ -43,7 +42,7 @@ class Handover:
                 return None
             key = key_of(seat.type, seat.blueprints, seat.attributes)
             possible = self.queue.candidates_of(key, seat.type, seat, self.store.offered)
-            useful = fitting(possible, seat.shape, seat.offered) is not None
+            useful = fitting(possible, seat.shape, seat.offered)
             return seat if useful and self.store.is_alive(seat.heirs_process) else None
         except Exception as error:
             if loses_all(error):

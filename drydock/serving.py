@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .allocator import Act, Ahead, Allocator, Decision, decide_together, give
 from .attributes import canonical, fits
-from .candidates import Candidate, Candidates, candidates, free_sites, sites_with
+from .candidates import Candidates, candidates, free_sites, sites_with
 from .endings import release_lease
 from .errors import Conflict, DrydockError, StoreError
 from .model import Demand
@@ -122,7 +122,7 @@ class Queue:
             if key in cannot and len(waiters) == 1:
                 continue
             possible = self.candidates_of(key, type, waiters[0], config)
-            useful = room is None or fitting(possible, room.shape, room.attributes) is not None
+            useful = room is None or fitting(possible, room.shape, room.attributes)
             if (not useful and len(waiters) == 1) or self._is_dead(waiters) or not possible.enabled:
                 continue
             if any(map(_at_work, waiters)):  # what it was given meanwhile it could not use
@@ -273,9 +273,7 @@ def _left(room: Room) -> Room | None:
     return room._replace(used=room.used + 1) if room.used + 1 < room.seats else None
 
 
-def fitting(possible: Candidates, shape: int, attributes: str) -> Candidate | None:
-    """As what a resource of this shape, with these attributes (JSON), could serve the request, if it could."""
-    for c in possible.enabled:
-        if shape in c.shapes and (not c.traits or fits(json.loads(attributes), c.traits)):
-            return c
-    return None
+def fitting(possible: Candidates, shape: int, attributes: str) -> bool:
+    """Whether a resource of this shape, with these attributes (JSON), could serve the request."""
+    fit = (c for c in possible.enabled if shape in c.shapes)
+    return any(not c.traits or fits(json.loads(attributes), c.traits) for c in fit)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import Clock, apply, open_at
+from conftest import LAB, Clock, apply, open_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -216,7 +216,7 @@ def test_both_ways_come_to_the_same(worlds: Callable[[], tuple[World, World]], m
 
 def test_only_a_seat_is_passed_on(engine: Engine) -> None:
     """What else a lease holds may be what somebody waits for, anywhere: it is freed."""
-    apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    apply(engine, LAB)
     store = engine.store
     [mine] = engine.lease(Demand("host"), owner="t", wait_seconds=0)
     with store.write():
@@ -230,7 +230,7 @@ def test_only_a_seat_is_passed_on(engine: Engine) -> None:
 
 
 def test_what_is_given_back_too_late_was_lost_before(engine: Engine, clock: Clock) -> None:
-    apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    apply(engine, LAB)
     [mine] = engine.lease(Demand("host"), owner="t", wait_seconds=0, until=clock() + 5)
     with engine.store.write():
         engine.store.leases.add(Demand("host"), Terms(), "t", engine.store.process)
@@ -242,7 +242,7 @@ def test_what_is_given_back_too_late_was_lost_before(engine: Engine, clock: Cloc
 
 def test_who_has_it_now_and_who_had_it_are_both_told(connect: Callable[..., Engine]) -> None:
     had, has, other = connect(), connect(), connect()
-    apply(other, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    apply(other, LAB)
     [lease] = had.lease(Demand("host"), owner="t", wait_seconds=0)
     for engine in (had, has):
         engine.store.listen()
@@ -254,7 +254,7 @@ def test_who_has_it_now_and_who_had_it_are_both_told(connect: Callable[..., Engi
 
 
 def test_a_heir_who_has_died_is_passed_over(engine: Engine) -> None:
-    apply(engine, {"blueprint": {"lab": {"kind": "host-pool", "hosts": ["h1"]}}})
+    apply(engine, LAB)
     store = engine.store
     [mine] = engine.lease(Demand("host"), owner="t", wait_seconds=0)
     with store.write():

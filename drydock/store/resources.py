@@ -29,10 +29,10 @@ _TOO_LONG = f"rests_until > :now + 1 + {_COOLDOWN}"
 ROOM_COLUMNS = "r.id, r.attributes, r.shape, r.lease_locks, r.seats, r.used, r.idle_since"
 _OWN_ROOM_COLUMNS = ROOM_COLUMNS.replace("r.", "")  # RETURNING knows no alias
 
-_MAY_BE_LEASED = "status = 'active' AND open = 1 AND rests_until IS NULL AND (until IS NULL OR until > :now)"
+MAY_BE_LEASED = "r.status = 'active' AND r.open = 1 AND r.rests_until IS NULL AND (r.until IS NULL OR r.until > :now)"
 _TAKE_SEAT = (
     "UPDATE resource SET fence = fence + 1, used = used + 1"
-    f" WHERE id = :id AND used < seats AND {_MAY_BE_LEASED} RETURNING fence"
+    f" WHERE id = :id AND used < seats AND {MAY_BE_LEASED.replace('r.', '')} RETURNING fence"
 )
 
 ALWAYS = 0.0

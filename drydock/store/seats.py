@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import StatusChanged
 from ..model import LeaseStatus, ResourceStatus
 from .leases import AT_WORK
+from .resources import MAY_BE_LEASED
 
 if TYPE_CHECKING:
     from .base import Store
@@ -21,8 +22,7 @@ _FIND = (
     " JOIN slot_lock k ON k.key = trim(l.slot_locks, '[\"]') AND k.holder = 'lease:' || l.id"
     " JOIN lease w ON w.id = (SELECT q.id FROM waiting q WHERE q.type = l.type ORDER BY q.turn, q.id LIMIT 1)"
     " WHERE l.id = :id AND l.status = 'active' AND l.carries IS NULL AND p.hooks NOT LIKE '%lease%'"
-    " AND r.status = 'active' AND r.open = 1 AND r.used = r.seats AND r.rests_until IS NULL"
-    " AND (r.until IS NULL OR r.until > :now)"
+    f" AND {MAY_BE_LEASED} AND r.used = r.seats"
     " AND w.request IS NULL AND w.until IS NULL AND w.owed IS NULL AND w.process IS NOT NULL"
     f" AND NOT {AT_WORK.replace('waiting.', 'w.')}"
 )
