@@ -46,6 +46,19 @@ def identity(file: str | int) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
+def is_open_at(path: str, fd: int) -> bool:
+    """Whether what is open as `fd` is still what has this path (see `resolve`), as far as the kernel tells that from names
+    alone; False: `identity` knows.
+
+    To look at a file makes its next write dearer: since 6.13 Linux gives a file whose times were looked at finer ones, and
+    ext4 without a journal then writes those to the disk as well, by a journey of their own.
+    """
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}") == path
+    except OSError:  # another system, or nobody shows it
+        return False
+
+
 def resolve(path: str) -> str:
     """One absolute name for the file, however it was spelt, so that all processes agree on its neighbours' names."""
     folder, name = os.path.split(path)

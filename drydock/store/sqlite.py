@@ -191,7 +191,7 @@ class SqliteStore(Store):
         try:
             self._turnstile.enter(self.patience_seconds)
             # What is written into a lost log might be copied over the database as we leave.
-            if files.identity(self._log) != self._files[1]:
+            if not self._has_its_log():
                 self._check_files()
             if is_scarce:
                 self._make_room(ENDING_BYTES)
@@ -293,10 +293,15 @@ class SqliteStore(Store):
         # SQLite goes on writing into a file that has lost its name, and reports success. Its log is one: whoever closes the
         # store last takes it away, and that may be anybody once a program of this process has opened and closed the store
         # by itself, since the kernel then drops the lock which says that we are here.
-        if (files.identity(self.path), files.identity(self._log)) != self._files:
+        if files.identity(self.path) != self._files[0] or not self._has_its_log():
             raise StoreDamaged(
                 f"the store {quoted(self.path)} or its log was deleted or replaced while in use; run the command again"
             )
+
+    def _has_its_log(self) -> bool:
+        if self._to_secure is not None and files.is_open_at(self._log, self._to_secure):
+            return True
+        return files.identity(self._log) == self._files[1]
 
     # ---- moving house
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
-from drydock.errors import Refused, StoreError
+from drydock.errors import Refused, StoreDamaged, StoreError
 from drydock.store import files
 from drydock.store.sqlite import SqliteStore
+
+#: whether this system tells what is open by its name
+SHOWS_NAMES = Path("/proc/self/fd").is_dir()
 
 ROOT = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 
@@ -21,6 +24,50 @@ def mount(point: str, filesystem: str) -> str:
 @pytest.fixture
 def mounts(tmp_path: Path) -> Path:
     return tmp_path / "mountinfo"
+
+
+# ---- is it still there
+
+
+def test_what_is_open_is_known_by_its_name(path: Path) -> None:
+    """Moved away, replaced, gone: whatever has happened to the name, what was open before is not what has it."""
+    path.write_text("this")
+    fd = os.open(path, os.O_RDONLY)
+    other = path.with_name("other")
+    assert files.is_open_at(str(path), fd) == SHOWS_NAMES
+    assert not files.is_open_at(str(other), fd)
+    path.rename(other)
+    assert not files.is_open_at(str(path), fd)
+    path.write_text("that")
+    assert not files.is_open_at(str(path), fd)
+    path.rename(other)
+    assert not files.is_open_at(str(other), fd)
+    os.close(fd)
+    assert not files.is_open_at(str(path), fd)
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["by name", "by a look"])
+def test_a_store_is_known_by_both_its_files_and_its_log_is_not_looked_at_for_that(
+    path: Path, monkeypatch: pytest.MonkeyPatch, shown: bool
+) -> None:
+    """A look at the log would let the next who writes it write the times of the file, too."""
+    store = SqliteStore.open(str(path))
+    looked: list[str | int] = []
+    look = files.identity
+    monkeypatch.setattr(files, "identity", lambda file: looked.append(file) or look(file))
+    if not shown:
+        monkeypatch.setattr(files, "is_open_at", lambda *_: False)
+    with store.write():
+        store.events.add("kept")
+    log = path.with_name(f"{path.name}-wal")
+    assert str(path) in looked
+    assert (str(log) in looked) == (not shown or not SHOWS_NAMES)
+    log.rename(path.with_name("log"))
+    with pytest.raises(StoreDamaged, match="or its log was deleted or replaced"), store.write():
+        store.events.add("lost")
+    log.write_bytes(path.with_name("log").read_bytes())
+    with pytest.raises(StoreDamaged, match="or its log was deleted or replaced"), store.write():
+        store.events.add("lost")
 
 
 # ---- modes
