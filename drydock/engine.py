@@ -12,9 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from .allocator import Lab
-from .applying import Change, apply_pool
 from .attributes import check, check_name, check_text, duration
-from .config import PoolFile
 from .endings import check_held, seconds_left, start_destroying
 from .errors import REASON_CHARACTERS, ConfigError, Conflict, NotFound, printable, quoted
 from .forgetting import Forgetting, keep_seconds
@@ -30,6 +28,9 @@ from .tending import Tender
 
 if TYPE_CHECKING:
     from socket import socket
+
+    from .applying import Change
+    from .config import PoolFile
 
 MOST_AT_ONCE = 10_000
 MOST_PRIORITY = 1000
@@ -83,8 +84,10 @@ class Engine:
         """See `tending.Tender.reap`."""
         return self.store.insist(self.tender.reap)
 
-    def apply(self, pool: PoolFile, *, prune: bool = False, plan: bool = False) -> list[Change]:
+    def apply(self, pool: "PoolFile", *, prune: bool = False, plan: bool = False) -> "list[Change]":
         """Offer what the pool file says; see `applying.apply_pool`. Applying the same file twice changes nothing."""
+        from .applying import apply_pool  # costs every other command a fiftieth of its start
+
         changes = self.store.insist(lambda: apply_pool(self.store, self.steps, pool, prune=prune, plan=plan))
         if not plan:
             self.tend()

@@ -14,6 +14,7 @@ import pytest
 from conftest import LAB, Cli
 
 import drydock
+from drydock.cli import _COMMANDS
 from drydock.cli import drydock as commands
 
 PACKAGE = Path(drydock.__file__).parent
@@ -32,6 +33,7 @@ NOT_FOR_A_LIST = (
 #: what a lease and a release of a pool's binding may not load
 NOT_FOR_A_LEASE = (
     "rich", "sqlite_utils", "tomllib", "importlib.metadata", "asyncio", "hashlib", "statistics", "socket", "drydock_blueprints",
+    "drydock.applying", "drydock.config",
 )  # fmt: skip
 
 
@@ -70,10 +72,25 @@ def test_the_command_line_is_loaded_without_what_most_commands_never_need() -> N
     assert loaded("import drydock.cli", NOT_AT_START) == []
 
 
-def test_a_help_loads_nothing_that_packs_archives() -> None:
-    """To find out how wide the terminal is, click would."""
+def test_a_help_loads_no_command_and_nothing_that_packs_archives() -> None:
+    """For a line on each command, and to find out how wide the terminal is, click would."""
     show = "import contextlib\nfrom drydock.cli import main\nwith contextlib.suppress(SystemExit): main(['--help'])"
-    assert loaded(show, ("shutil", "bz2", "rich")) == []
+    modules = {f"drydock.cli.{where.partition('.')[0]}" for where, _ in _COMMANDS.values()}
+    assert loaded(show, ("shutil", "bz2", "rich", *modules)) == []
+
+
+def test_nothing_is_searched_for_rubbish_as_a_command_ends(path: Path) -> None:
+    """What is frozen then is not looked at any more, and that is all that was loaded."""
+    code = (
+        "import atexit, gc, os, sys\n"
+        "atexit.register(lambda: os.write(2, b'frozen' if gc.get_freeze_count() > len(gc.get_objects()) else b'not frozen'))\n"
+        "from drydock.cli import main\n"
+        "main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "--store", str(path)]
+    for arguments in (["--version"], ["leases"], ["nonsense"]):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert done.stderr.endswith("\nfrozen") or done.stderr == "frozen"
 
 
 def test_the_package_alone_loads_next_to_nothing() -> None:

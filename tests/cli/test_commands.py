@@ -37,6 +37,17 @@ def test_its_help_has_a_summary_and_an_example(name: str) -> None:
     assert f"drydock {name}" in rest.partition("\b")[2], "no example"
 
 
+def test_the_list_of_all_commands_tells_of_each_in_one_line(cli: Cli) -> None:
+    done = cli("--help", COLUMNS="80")
+    listed = done.stdout.partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split(maxsplit=1)[0] for line in listed] == sorted(CONTRACT)
+    for line in listed:
+        name, told = line.split(maxsplit=1)
+        assert told.endswith(".")
+        assert not told.endswith("..")
+        assert told == COMMANDS[name].short_help
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_option_has_help_and_common_ones_are_everywhere(name: str) -> None:
     options = {option.opts[0]: option for option in COMMANDS[name].params if isinstance(option, click.Option)}
