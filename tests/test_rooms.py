@@ -14,7 +14,7 @@ import pytest
 from conftest import LAB, Cli
 
 import drydock
-from drydock.cli import _COMMANDS
+from drydock.cli import COMMANDS
 from drydock.cli import drydock as commands
 
 PACKAGE = Path(drydock.__file__).parent
@@ -75,7 +75,7 @@ def test_the_command_line_is_loaded_without_what_most_commands_never_need() -> N
 def test_a_help_loads_no_command_and_nothing_that_packs_archives() -> None:
     """For a line on each command, and to find out how wide the terminal is, click would."""
     show = "import contextlib\nfrom drydock.cli import main\nwith contextlib.suppress(SystemExit): main(['--help'])"
-    modules = {f"drydock.cli.{where.partition('.')[0]}" for where, _ in _COMMANDS.values()}
+    modules = {f"drydock.cli.{where.partition('.')[0]}" for where, _ in COMMANDS.values()}
     assert loaded(show, ("shutil", "bz2", "rich", *modules)) == []
 
 

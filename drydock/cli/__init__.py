@@ -46,7 +46,7 @@ class ReaderIsGoneError(Exception):
 
 
 #: each command: the module in this folder and the function in it, and what it does, short enough for a list of all
-_COMMANDS = {
+COMMANDS = {
     "apply": ("apply.apply", "Offer what the pool file FILE says."),
     "lease": ("lease.lease", "Wait for a thing and hold it."),
     "run": ("run_one.run", "Run COMMAND while holding a thing."),
@@ -81,7 +81,7 @@ class OnDemand(MutableMapping[str, click.Command]):
 
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._loaded:
-            where, in_short = _COMMANDS[name]
+            where, in_short = COMMANDS[name]
             module, _, function = where.partition(".")
             self._loaded[name] = getattr(import_module(f"{__name__}.{module}"), function)
             self._loaded[name].short_help = in_short
@@ -94,14 +94,14 @@ class OnDemand(MutableMapping[str, click.Command]):
         raise TypeError("no command is ever taken away")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_COMMANDS | self._loaded)
+        return iter(COMMANDS | self._loaded)
 
     def __len__(self) -> int:
-        return len(_COMMANDS | self._loaded)
+        return len(COMMANDS | self._loaded)
 
 
 class Commands(click.Group):
-    """A group that lists its commands from `_COMMANDS`, and guesses what a mistyped one was meant to be."""
+    """A group that lists its commands from `COMMANDS`, and guesses what a mistyped one was meant to be."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -117,7 +117,7 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Without loading them, as click does: that would take as long as all the rest of `--help`.
         with formatter.section("Commands"):
-            formatter.write_dl([(name, in_short) for name, (_, in_short) in sorted(_COMMANDS.items())])
+            formatter.write_dl([(name, in_short) for name, (_, in_short) in sorted(COMMANDS.items())])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
