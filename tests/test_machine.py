@@ -337,7 +337,8 @@ class Verbs(RuleBasedStateMachine):
         assert blueprint.enabled
         assert resource.used <= (blueprint.seats or 1)
         assert resource.built_for != lease.id or blueprint.live <= (blueprint.limit or 99)
-        assert self.latest >= self.rests.get(resource.id, 0.0)
+        # A seat beside one that was lost, and not found to be, may have been granted before the rest began.
+        assert self.latest >= self.rests.get(resource.id, 0.0) or self.came_before_the_rest(lease.id, resource.id)
         # Nobody who came before could have used it.
         for other in self.waits:
             if (
@@ -520,6 +521,13 @@ class Verbs(RuleBasedStateMachine):
         return (
             asked.dropped or asked.by in self.dead or (asked.terms.until is not None and asked.terms.until <= self.wall)
         )
+
+    def came_before_the_rest(self, lease: int, resource: int) -> bool:
+        """Whether the history has the grant before the last rest of its resource."""
+        events = self.engines[0].store.events
+        granted = [e.id for e in events.of_lease(lease, 100) if e.event in ("lease.acquired", "lease.activated")]
+        rested = [e.id for e in events.of_resource(resource, 100) if e.event == "resource.cooling-down"]
+        return bool(granted and rested) and min(granted) < max(rested)
 
     def cool_down(self) -> None:
         """Those that are found lost now leave resources behind that may have to rest."""

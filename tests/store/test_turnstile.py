@@ -202,6 +202,8 @@ class Listener(threading.Thread):
         self.listens, self.woken = threading.Event(), threading.Event()
         self.start()
         assert self.listens.wait(SECONDS)
+        # Who listens and does not sleep yet is passed over, and the next one wakes.
+        until(lambda: "poll" in Path(f"/proc/self/task/{self.native_id}/wchan").read_text())
 
     def run(self) -> None:
         self.bell.listen()
