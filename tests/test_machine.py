@@ -170,6 +170,7 @@ class Verbs(RuleBasedStateMachine):
         self.waits: list[Asked] = []
         self.fences: dict[str, int] = {}  # a binding's or bench's name, to the last fence of it
         self.rests: dict[int, float] = {}  # resources that cool down: until when
+        self.rested: dict[int, float] = {}  # the same, before anybody looked for what is lost
 
     def engine(self) -> Engine:
         store = open_at(self.address, lambda: self.wall, lambda: self.up)
@@ -338,7 +339,8 @@ class Verbs(RuleBasedStateMachine):
         assert resource.used <= (blueprint.seats or 1)
         assert resource.built_for != lease.id or blueprint.live <= (blueprint.limit or 99)
         # A seat beside one that was lost, and not found to be, may have been granted before the rest began.
-        assert self.latest >= self.rests.get(resource.id, 0.0) or self.came_before_the_rest(lease.id, resource.id)
+        rests = self.rested if self.came_before_the_rest(lease.id, resource.id) else self.rests
+        assert self.latest >= rests.get(resource.id, 0.0)
         # Nobody who came before could have used it.
         for other in self.waits:
             if (
@@ -525,14 +527,16 @@ class Verbs(RuleBasedStateMachine):
     def came_before_the_rest(self, lease: int, resource: int) -> bool:
         """Whether the history has the grant before the last rest of its resource."""
         events = self.engines[0].store.events
-        granted = [e.id for e in events.of_lease(lease, 100) if e.event in ("lease.acquired", "lease.activated")]
-        rested = [e.id for e in events.of_resource(resource, 100) if e.event == "resource.cooling-down"]
-        return bool(granted and rested) and min(granted) < max(rested)
+        told = [(e.event, e.id) for e in (*events.of_lease(lease, 100), *events.of_resource(resource, 100))]
+        last = dict(sorted(told, key=lambda one: one[1]))  # of each event
+        granted = last.get("lease.acquired") or last["lease.activated"]
+        return granted < last.get("resource.cooling-down", 0)
 
     def cool_down(self) -> None:
         """Those that are found lost now leave resources behind that may have to rest."""
         cooldown = next(b.cooldown for b in self.engines[0].store.offers.blueprints() if b.name == "lab")
         live = {lease.id for lease in self.engines[0].store.leases.live()}
+        self.rested = dict(self.rests)
         for id, held in self.held.items():
             over = self.is_over(held) or held.by in self.dead
             if cooldown and over and held.resource.blueprint == "lab" and id in live:
